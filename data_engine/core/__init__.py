@@ -1,0 +1,1 @@
+"""Schemas, the stage contract, the harness, plans and signatures. Knows no audio and no models."""

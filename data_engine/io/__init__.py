@@ -1,0 +1,1 @@
+"""Storage, Arrow shards, audio decoding and sources of recordings."""

@@ -1,0 +1,1 @@
+"""Models this project trains or fits itself, with the commands that reproduce their weights."""

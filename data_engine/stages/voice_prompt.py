@@ -1,0 +1,106 @@
+"""Which segments make a voice prompt: their score, what is held while segments stream by, and the choice."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data_engine.backends.protocols import Wave
+
+Row = dict[str, Any]
+
+GOOD_SNR_DB = 40.0
+BAD_CLIPPING_RATIO = 0.001
+_WEIGHTS = {"quality": 0.5, "snr": 0.25, "confidence": 0.25}
+_UNSPACED_LANGUAGES = ("zh", "yue", "ja")
+
+
+def segment_score(segment: Mapping[str, Any]) -> float:
+    """Returns how good a prompt a segment makes, 0..1.
+
+    Half DNSMOS overall (1..5 to 0..1), a quarter signal-to-noise ratio (0..40 dB), a quarter confidence of the
+    transcript; what was not measured is left out of the mean. Clipping lowers the score in proportion, to 0 at one
+    sample in a thousand: a cloned voice repeats it.
+    """
+    parts = {
+        "quality": None if segment["dnsmos_ovr"] is None else (segment["dnsmos_ovr"] - 1) / 4,
+        "snr": None if segment["snr_db"] is None else segment["snr_db"] / GOOD_SNR_DB,
+        "confidence": segment["text_confidence"],
+    }
+    known = {name: min(max(part, 0.0), 1.0) for name, part in parts.items() if part is not None}
+    total = sum(_WEIGHTS[name] for name in known)
+    mean = sum(_WEIGHTS[name] * part for name, part in known.items()) / total if total else 0.0
+    return float(mean * max(0.0, 1 - (segment["clipping_ratio"] or 0.0) / BAD_CLIPPING_RATIO))
+
+
+def seconds(segment: Mapping[str, Any]) -> float:
+    """Returns the length of a segment."""
+    return float(segment["num_samples"] / segment["sample_rate"])
+
+
+@dataclass(slots=True)
+class Shortlist:
+    """The best segments of one speaker so far, of bounded length, whatever the order they come in.
+
+    Attributes:
+        budget: Seconds that are held at most: the best ones whose lengths add up to no more.
+        held: (minus score, segment id, segment), best first.
+    """
+
+    budget: float
+    held: list[tuple[float, str, Row]] = field(default_factory=list)
+
+    def add(self, segment: Row) -> list[str]:
+        """Takes a segment and returns the ids of those that are given up for it."""
+        insort(self.held, (-segment_score(segment), segment["segment_id"], segment), key=lambda item: item[:2])
+        total, keep = 0.0, 0
+        for _, _, row in self.held:
+            total += seconds(row)
+            if total > self.budget:
+                break
+            keep += 1
+        given_up, self.held = self.held[keep:], self.held[:keep]
+        return [name for _, name, _ in given_up]
+
+
+def choose(shortlist: Shortlist, target: float, longest: float, gap: float) -> list[Row]:
+    """Returns the segments of the prompt, in the order they were spoken.
+
+    Best first until the prompt, with `gap` seconds between its parts, has `target` seconds; a segment that would make
+    it longer than `longest` is passed over.
+    """
+    chosen: list[Row] = []
+    length = 0.0
+    for _, _, row in shortlist.held:
+        longer = length + seconds(row) + (gap if chosen else 0.0)
+        if length < target and longer <= longest:
+            chosen.append(row)
+            length = longer
+    return sorted(chosen, key=lambda row: (row["recording_id"], row["channel"], row["start"], row["segment_id"]))
+
+
+def joined_wave(waves: Sequence[Wave], sample_rate: int, gap: float) -> Wave:
+    """Returns the waves with `gap` seconds of silence between them, float32 [samples]."""
+    silence = np.zeros(round(gap * sample_rate), np.float32)
+    parts = [part for wave in waves for part in (silence, wave)]
+    return np.concatenate(parts[1:])
+
+
+def joined_text(segments: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns what the prompt says; None when one of its segments has no text, for a prompt text must be whole."""
+    texts = [row["text"] for row in segments]
+    if any(text is None for text in texts):
+        return None
+    unspaced = (segments[0]["language"] or "").split("-")[0] in _UNSPACED_LANGUAGES
+    return ("" if unspaced else " ").join(text.strip() for text in texts)
+
+
+def weighted_mean(segments: Sequence[Mapping[str, Any]], values: Sequence[float | None]) -> float | None:
+    """Returns the mean of the values there are, weighted by the length of their segments."""
+    known = [(seconds(row), value) for row, value in zip(segments, values, strict=True) if value is not None]
+    total = sum(weight for weight, _ in known)
+    return sum(weight * value for weight, value in known) / total if total else None

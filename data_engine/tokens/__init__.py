@@ -1,0 +1,1 @@
+"""Token ids of dual-codebook speech models: layout, interleaving, templates, records, preferences."""

@@ -1,0 +1,79 @@
+"""curate: recordings -> segments and voices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data_engine.core.config import Settings, speed_knob
+from data_engine.core.plan import Plan
+from data_engine.core.schema import load_schema
+from data_engine.io.items import write_items
+from data_engine.io.sources import SourceConfig, list_source, source_digest
+from data_engine.io.storage import Storage
+from data_engine.stages.annotate import Annotate
+from data_engine.stages.cut import Cut
+from data_engine.stages.decode import Decode
+from data_engine.stages.diarize import Diarize
+from data_engine.stages.extract import Extract
+from data_engine.stages.filter import Filter
+from data_engine.stages.policy import load_policy
+from data_engine.stages.segment import SegmentSpeech
+from data_engine.stages.tokenize import Tokenize
+from data_engine.stages.transcribe import Transcribe
+from data_engine.stages.voices import Voices
+from pipelines.compose import Verb, compose
+from pipelines.locate import find_config, resolve_package
+
+
+class CurateConfig(Settings):
+    """Settings of the curate pipeline, one section per stage."""
+
+    recordings_per_shard: int = speed_knob(16, ge=1)
+    decode: Decode.Config = Decode.Config()
+    segment: SegmentSpeech.Config = SegmentSpeech.Config()
+    diarize: Diarize.Config = Diarize.Config()
+    cut: Cut.Config = Cut.Config()
+    extract: Extract.Config = Extract.Config()
+    transcribe: Transcribe.Config = Transcribe.Config()
+    annotate: Annotate.Config = Annotate.Config()
+    tokenize: Tokenize.Config = Tokenize.Config()
+    policy: str = "policies/tts.yaml"
+    voices: Voices.Config = Voices.Config()
+
+
+def plan_curate(config: CurateConfig, source: SourceConfig, base: Path, storage: Storage, seed: int) -> Plan:
+    """Lists the source, divides it into shards once, and returns the plan.
+
+    Args:
+        config: Settings.
+        source: Where the recordings are.
+        base: Folder that relative paths in the config start from.
+        storage: Output folder; the item files are written there.
+        seed: Seed of the run.
+    """
+    found = source.model_copy(update={"path": resolve_package(source.path)})
+    items = list_source(found, base)
+    policy = load_policy(find_config(config.policy, base))
+    groups = compose(
+        load_schema("source"),
+        f"{source_digest(items)} {config.recordings_per_shard}",
+        [
+            ("analyse", [
+                Verb("decode", config.decode),
+                Verb("segment", config.segment),
+                Verb("diarize", config.diarize, table="recordings"),
+                Verb("cut", config.cut),
+                Verb("extract", config.extract),
+                Verb("transcribe", config.transcribe),
+                Verb("annotate", config.annotate),
+                Verb("tokenize", config.tokenize),
+            ]),
+            ("decide", [
+                Verb("filter", Filter.Config(policy=policy), table="segments"),
+                Verb("voices", config.voices, table="voices"),
+            ]),
+        ],
+    )  # fmt: skip
+    folder = f"work/items/curate-{groups[0].signature[:12]}"
+    num_shards = write_items(storage, folder, items, config.recordings_per_shard)
+    return Plan("curate", storage.uri, "source", folder, groups, num_shards, seed, {})

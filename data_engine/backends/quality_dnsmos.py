@@ -1,13 +1,14 @@
 """DNSMOS P.835 (Reddy et al. 2022, arXiv 2110.01763): speech, background and overall quality without a reference.
 
-The network is the file `sig_bak_ovr.onnx` of the wheel `speechmos`, found without importing that package (which
-would need librosa). Windows of all clips of a batch go through it together.
+Scores equal those of the published script, which moves a window of 9.01 s over the clip by 1 s. Here windows
+share their convolutions: the network is cut in two (`data_engine.models.dnsmos_split`), its front runs once over
+each second of the clip, and the ends of each window, where the network sees zeros instead of the neighbouring
+second, are computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,19 @@ from data_engine.backends.protocols import Wave
 from data_engine.core.errors import MissingExtraError
 
 Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
 
 SAMPLE_RATE = 16000
-WINDOW_SECONDS = 9.01
 WINDOW = 144160
+MODEL = Path(__file__).parent.parent / "assets" / "dnsmos"
+
+_WINDOW_SECONDS = 9.01
+_FRAME = 160
+_BLOCKS = 9
+_CONTEXT_FRAMES, _CONTEXT_ROWS = 8, 2
+"""Four 3x3 convolutions and one behind a pooling reach 6 frames; rows are 4 frames."""
+_BLOCK_FRAMES, _EDGE_FRAMES = 100, 16
+_FRONT_CHUNK, _BACK_CHUNK = 8, 32
 
 _POLYNOMIALS = np.array(
     [
@@ -34,20 +44,8 @@ _POLYNOMIALS = np.array(
 """Constant, linear and quadratic term that map the network's output to SIG, BAK and OVR (published script)."""
 
 
-def wheel_model() -> Path:
-    """Returns the path of `sig_bak_ovr.onnx` in the installed wheel.
-
-    Raises:
-        MissingExtraError: speechmos is not installed.
-    """
-    spec = importlib.util.find_spec("speechmos")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError("speechmos", "embedded", "DNSMOS quality scores")
-    return Path(spec.submodule_search_locations[0]) / "dnsmos_models" / "sig_bak_ovr.onnx"
-
-
-def window_starts(num_samples: int, max_windows: int | None, every_window: bool) -> npt.NDArray[np.int64]:
-    """Returns the first sample of each window of 9.01 s, one second apart.
+def window_starts(num_samples: int, max_windows: int | None = None, every_window: bool = False) -> Integers:
+    """Returns the first second of each window of 9.01 s.
 
     A clip that is too short is doubled until one window fits; starts may then lie in a repetition.
 
@@ -55,58 +53,61 @@ def window_starts(num_samples: int, max_windows: int | None, every_window: bool)
         num_samples: Samples of the clip, at least 1.
         max_windows: At most so many, evenly spread; None: all.
         every_window: False: the published script, which computes the end of a window in floating point and
-            leaves out those that come out one sample short (the 8th to the 24th). True: all of them.
+            leaves out those that come out one sample short (the 8th to the 24th, the 120th to the 123rd).
+            True: all of them.
     """
     length = num_samples
     while length < WINDOW:
         length *= 2
-    index = np.arange(int(np.floor(length / SAMPLE_RATE) - WINDOW_SECONDS) + 1)
+    starts = np.arange(int(np.floor(length / SAMPLE_RATE) - _WINDOW_SECONDS) + 1)
     if not every_window:
-        ends = ((index + WINDOW_SECONDS) * SAMPLE_RATE).astype(np.int64)
-        index = index[ends - index * SAMPLE_RATE >= WINDOW]
-    if max_windows is not None and len(index) > max_windows:
-        index = index[np.linspace(0, len(index) - 1, max_windows).round().astype(np.int64)]
-    return index * SAMPLE_RATE
+        ends = ((starts + _WINDOW_SECONDS) * SAMPLE_RATE).astype(np.int64)
+        starts = starts[ends - starts * SAMPLE_RATE >= WINDOW]
+    if max_windows is not None and len(starts) > max_windows:
+        starts = starts[np.linspace(0, len(starts) - 1, max_windows).round().astype(np.int64)]
+    return starts
 
 
 def to_mos(raw: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Returns SIG, BAK, OVR on the MOS scale for the network's output, both [windows, 3]."""
     constant, linear, quadratic = _POLYNOMIALS.T
-    values = raw.astype(np.float64)
-    return constant + values * (linear + values * quadratic)
+    values: npt.NDArray[np.float64] = raw.astype(np.float64)
+    mapped: npt.NDArray[np.float64] = constant + values * (linear + values * quadratic)
+    return mapped
 
 
 class Dnsmos:
     """Role `quality`: signal, background and overall MOS.
 
+    A clip costs about as much as its length, at least 9 s: short clips are repeated.
+
     Args:
-        model: ONNX file; default: the one in the wheel `speechmos`.
-        max_windows: At most so many windows per clip, evenly spread: a long clip costs no more than that.
-            None: all, which equals the published script.
-        every_window: Score windows that the published script leaves out by rounding, see `window_starts`.
-        chunk: Windows per run of the network: bounds memory.
+        model: Folder with front.onnx and back.onnx; default: those this package carries.
+        max_windows: At most so many windows per clip, evenly spread, so that a very long clip costs no more
+            than that many times 9 s. None: as many as the published script.
+        every_window: Score also the windows that the published script leaves out by rounding, see
+            `window_starts`.
     """
 
     sample_rate = SAMPLE_RATE
 
-    def __init__(
-        self, model: str | None = None, max_windows: int | None = None, every_window: bool = False, chunk: int = 8
-    ) -> None:
-        self._path = Path(model) if model else None
-        self._max_windows, self._every_window, self._chunk = max_windows, every_window, chunk
-        self._session: Any = None
+    def __init__(self, model: str | None = None, max_windows: int | None = None, every_window: bool = False) -> None:
+        self._folder = Path(model) if model else MODEL
+        self._max_windows, self._every_window = max_windows, every_window
+        self._front: Any = None
+        self._back: Any = None
 
     @property
     def revision(self) -> str:
         """SHA-256 of the weights, shortened."""
-        content = (self._path or wheel_model()).read_bytes()
+        content = b"".join((self._folder / name).read_bytes() for name in ("front.onnx", "back.onnx"))
         return f"dnsmos-p835-{hashlib.sha256(content).hexdigest()[:16]}"
 
     def open(self) -> None:
         """Loads the weights.
 
         Raises:
-            MissingExtraError: onnxruntime or speechmos is not installed.
+            MissingExtraError: onnxruntime is not installed.
         """
         try:
             import onnxruntime
@@ -114,37 +115,56 @@ class Dnsmos:
             raise MissingExtraError("onnxruntime", "embedded", "DNSMOS quality scores") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            str(self._path or wheel_model()), options, providers=["CPUExecutionProvider"]
+        self._front, self._back = (
+            onnxruntime.InferenceSession(str(self._folder / name), options, providers=["CPUExecutionProvider"])
+            for name in ("front.onnx", "back.onnx")
         )
 
     def score(self, waves: Sequence[Wave]) -> Floats:
         """Returns SIG, BAK and OVR, float32 [waves, 3]: means over the windows of each wave.
+
+        The result for a wave does not depend on the others.
 
         Raises:
             ValueError: A wave is empty.
         """
         if any(len(wave) == 0 for wave in waves):
             raise ValueError("DNSMOS cannot score a wave without samples")
-        plan = [window_starts(len(wave), self._max_windows, self._every_window) for wave in waves]
-        owner = np.repeat(np.arange(len(waves)), [len(starts) for starts in plan])
-        starts = np.concatenate([np.zeros(0, np.int64), *plan])
-        scores = np.zeros((len(waves), 3))
-        for first in range(0, len(owner), self._chunk):
-            chosen = slice(first, first + self._chunk)
-            windows = [cut_window(waves[o], int(s)) for o, s in zip(owner[chosen], starts[chosen], strict=True)]
-            raw = self._session.run(None, {"input_1": np.stack(windows)})[0]
-            np.add.at(scores, owner[chosen], to_mos(raw))
-        counts = np.bincount(owner, minlength=len(waves))[:, None]
-        return (scores / np.maximum(counts, 1)).astype(np.float32)
+        scores = [self._score_clip(np.asarray(wave, np.float32)) for wave in waves]
+        return np.array(scores, np.float32).reshape(-1, 3)
+
+    def _score_clip(self, wave: Wave) -> npt.NDArray[np.float64]:
+        starts = window_starts(len(wave), self._max_windows, self._every_window)
+        seconds = np.unique(starts[:, None] + np.arange(_BLOCKS))
+        context = _CONTEXT_FRAMES * _FRAME
+        blocks = self._rows(wave, seconds * SAMPLE_RATE - context, _BLOCK_FRAMES + 2 * _CONTEXT_FRAMES)
+        blocks = blocks[:, :, _CONTEXT_ROWS:-_CONTEXT_ROWS]
+        first = np.searchsorted(seconds, starts)
+        parts = [
+            self._mos(wave, starts[at : at + _BACK_CHUNK], blocks, first[at : at + _BACK_CHUNK])
+            for at in range(0, len(starts), _BACK_CHUNK)
+        ]
+        mean: npt.NDArray[np.float64] = np.concatenate(parts).mean(axis=0)
+        return mean
+
+    def _rows(self, wave: Wave, starts: Integers, num_frames: int) -> Floats:
+        """Returns the front's rows for pieces of the endlessly repeated wave, [pieces, 32, frames / 4, 40]."""
+        within = np.arange((num_frames + 1) * _FRAME)
+        parts = [
+            self._front.run(None, {"input_1": wave[(starts[at : at + _FRONT_CHUNK, None] + within) % len(wave)]})[0]
+            for at in range(0, len(starts), _FRONT_CHUNK)
+        ]
+        return np.concatenate(parts)
+
+    def _mos(self, wave: Wave, starts: Integers, blocks: Floats, first: Integers) -> npt.NDArray[np.float64]:
+        """Returns the scores [windows, 3] of windows: nine blocks each, with both ends computed again."""
+        windows = blocks[first[:, None] + np.arange(_BLOCKS)].transpose(0, 2, 1, 3, 4)
+        rows = windows.reshape(len(starts), blocks.shape[1], -1, blocks.shape[3])
+        left, right = starts * SAMPLE_RATE, starts * SAMPLE_RATE + WINDOW - (_EDGE_FRAMES + 1) * _FRAME
+        rows[:, :, :_CONTEXT_ROWS] = self._rows(wave, left, _EDGE_FRAMES)[:, :, :_CONTEXT_ROWS]
+        rows[:, :, -_CONTEXT_ROWS:] = self._rows(wave, right, _EDGE_FRAMES)[:, :, -_CONTEXT_ROWS:]
+        return to_mos(self._back.run(None, {self._back.get_inputs()[0].name: rows})[0])
 
     def close(self) -> None:
         """Frees the weights."""
-        self._session = None
-
-
-def cut_window(wave: Wave, start: int) -> Floats:
-    """Returns one window [144160] of the endlessly repeated wave."""
-    if start + WINDOW <= len(wave):
-        return np.asarray(wave[start : start + WINDOW], np.float32)
-    return np.asarray(wave, np.float32)[np.arange(start, start + WINDOW) % len(wave)]
+        self._front = self._back = None

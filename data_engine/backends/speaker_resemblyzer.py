@@ -111,7 +111,8 @@ class ResemblyzerEmbedder:
         embedded = self._run(np.concatenate(mels))
         firsts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         sums = np.add.reduceat(embedded, firsts, axis=0)
-        return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(_SMALLEST_NORM))
+        unit: Floats = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), np.float32(_SMALLEST_NORM))
+        return unit
 
     def _run(self, mels: Floats) -> Floats:
         parts = [

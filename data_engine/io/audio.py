@@ -27,7 +27,9 @@ _LIBSNDFILE = {"wav", "rf64", "w64", "flac", "ogg", "aiff", "au", "caf", "nist"}
 _LOWEST_RATE, _HIGHEST_RATE = 4_000, 768_000
 _SHORT_FILE = 4_096
 _NOT_IN_LIBSNDFILE = (b"OpusHead", b"Speex  ", b"\x80theora", b"\x01video")
-_UNREADABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ELOOP, errno.ESTALE}
+_UNREADABLE = {
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EIO, errno.ELOOP, errno.ESTALE,
+}  # fmt: skip
 
 
 def probe(source: str | Source) -> AudioInfo:
@@ -56,7 +58,7 @@ def probe(source: str | Source) -> AudioInfo:
     if not _LOWEST_RATE <= info.sample_rate <= _HIGHEST_RATE or info.channels < 1:
         shape = f"{info.channels} channels at {info.sample_rate} Hz"
         raise RecordError("UNSUPPORTED_CODEC", f"{shape}; rates of {_LOWEST_RATE}-{_HIGHEST_RATE} Hz are understood")
-    return info
+    return info if len(info.lfe_channels) < info.channels else replace(info, lfe_channels=())
 
 
 def _plain_info(source: Source, container: str, head: bytes, size: int) -> AudioInfo | None:

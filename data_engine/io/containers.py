@@ -82,7 +82,7 @@ class WavHeader:
 
     @property
     def defeats_libsndfile(self) -> bool:
-        """libsndfile reads nothing when the length is 0, and at most 4 GiB when it is 0xFFFFFFFF."""
+        """With length 0 libsndfile reads nothing, and beyond 4 GiB it stops."""
         return (self.declared_bytes == 0 and self.present_bytes > 0) or self.present_bytes >= 0xFFFF_FFFF
 
 

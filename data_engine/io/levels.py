@@ -13,7 +13,7 @@ FloatArray = npt.NDArray[np.float64]
 
 _FULL_SCALE_FROM, _FULL_SCALE_TO = 0.999, 1.0
 _ABSURD = 1e9
-_OFFSET_ALWAYS, _OFFSET_LEAST, _OFFSET_SHARE = 0.01, 1e-4, 0.1
+_OFFSET_ALWAYS, _OFFSET_LEAST, _OFFSET_SHARE = 0.05, 1e-4, 0.2
 _BIN_HZ, _BAND_HZ, _LOWEST_HZ = 25.0, 100.0, 50.0
 _FRAMES_PER_BLOCK = 128
 _TINY = 1e-30
@@ -50,7 +50,7 @@ class Levels:
     @property
     def rms(self) -> FloatArray:
         """Root mean square around the mean, [channels]."""
-        return np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+        return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), 0.0)))
 
     def bandwidth_hz(self, channels: list[int], below_peak_db: float = 50.0) -> float | None:
         """Returns the upper edge of the highest band within `below_peak_db` of the strongest one.
@@ -136,7 +136,7 @@ class LevelMeter:
 
 
 def _matters(mean: FloatArray, rms: FloatArray) -> npt.NDArray[np.bool_]:
-    """Tells which offsets are worth removing: above -40 dBFS, or a tenth of the signal."""
+    """Tells which offsets are worth removing: above -26 dBFS, or a fifth of the signal."""
     size = np.abs(mean)
     return (size > _OFFSET_ALWAYS) | ((size > _OFFSET_LEAST) & (size > _OFFSET_SHARE * rms))
 

@@ -39,9 +39,9 @@ def require_parts(storage: Storage, table: str) -> list[Part]:
     """
     parts = listed_parts(storage, table)
     if not parts:
-        found = [name for name in TABLE_SCHEMAS if committed_parts(storage, name)]
+        found = ", ".join(name for name in TABLE_SCHEMAS if committed_parts(storage, name)) or "no table at all"
         raise ConfigError(
-            f"'{storage.uri}' holds no committed part of table '{table}'; it has {', '.join(found) or 'no table at all'}. "
-            "Check the path, or run the pipeline that makes it."
+            f"'{storage.uri}' holds no committed part of table '{table}'; it has {found}. Check the path, or run the "
+            "pipeline that makes it."
         )
     return parts

@@ -57,13 +57,13 @@ def soundfile_info(source: Source) -> AudioInfo | None:
 
     try:
         with _soundfile(source) as file:
-            if file.frames >= _UNKNOWN_LENGTH:
-                return None
-            container, codec = file.format.lower(), file.subtype.lower()
-            lfe = lfe_of_surround(file.channels) if container in ("flac", "ogg") else ()
-            return AudioInfo(container, codec, file.samplerate, file.channels, file.frames, True, lfe)
+            lfe = lfe_of_surround(file.channels) if file.format in ("FLAC", "OGG") else ()
+            info = AudioInfo(
+                file.format.lower(), file.subtype.lower(), file.samplerate, file.channels, file.frames, True, lfe
+            )
     except (soundfile.LibsndfileError, TypeError):
         return None
+    return info if (info.declared_num_samples or 0) < _UNKNOWN_LENGTH else None
 
 
 def soundfile_blocks(source: Source, block_samples: int, damage: list[str]) -> Iterator[Samples]:
@@ -106,17 +106,20 @@ def _ffmpeg(source: Source) -> Iterator[tuple[Any, Any]]:
         with av.open(file, options=options, metadata_errors="ignore") as container:
             stream = container.streams.best("audio")
             if stream is None:
-                kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+                kinds = sorted({str(s.type) for s in container.streams}) or ["nothing"]
                 raise RecordError("NO_AUDIO_STREAM", f"the file holds {', '.join(kinds)} but no sound track")
-            if stream.codec_context is None or not stream.codec_context.sample_rate:
-                raise RecordError("UNSUPPORTED_CODEC", f"no decoder for the sound track of this {container.format.name}")
+            context: Any = stream.codec_context
+            if context is None or not context.sample_rate:
+                raise RecordError(
+                    "UNSUPPORTED_CODEC", f"no decoder for the sound track of this {container.format.name}"
+                )
             yield container, stream
 
 
 class _Nameless(io.FileIO):
     """A file without a `name`, which FFmpeg would take as a hint of the format."""
 
-    name = None  # type: ignore[assignment]
+    name = None
 
 
 def ffmpeg_info(source: Source) -> AudioInfo | None:
@@ -149,13 +152,14 @@ def _stated_length(source: Source, container: Any, stream: Any, name: str) -> in
     """Returns samples per channel if the file states them; guesses from the bit rate do not count."""
     if name not in _STATES_LENGTH and not (name == "mp3" and has_mp3_length(read_head(source)[0])):
         return None
+    rate = int(stream.codec_context.sample_rate)
     if stream.duration:
         seconds = float(stream.duration * stream.time_base)
     elif container.duration and len(container.streams) == 1:
         seconds = container.duration / 1e6
     else:
         return None
-    return round(seconds * stream.codec_context.sample_rate)
+    return round(seconds * rate)
 
 
 def ffmpeg_blocks(source: Source, block_samples: int, damage: list[str]) -> Iterator[Samples]:

@@ -46,11 +46,12 @@ class Resampler:
         missing = resampled_length(self.samples_in, self.from_rate, self.to_rate) - self.samples_out
         tail = self._convert(np.zeros((self.channels, 0), np.float32), last=True)[:, :missing]
         self.samples_out += missing
-        return np.pad(tail, ((0, 0), (0, missing - tail.shape[1])))
+        return np.asarray(np.pad(tail, ((0, 0), (0, missing - tail.shape[1]))), np.float32)
 
     def _convert(self, block: Samples, last: bool) -> Samples:
         frames = np.ascontiguousarray(block.T)
-        return np.ascontiguousarray(self._stream.resample_chunk(frames, last=last).T)
+        converted: Samples = self._stream.resample_chunk(frames, last=last).T
+        return np.ascontiguousarray(converted)
 
 
 def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:

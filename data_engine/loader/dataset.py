@@ -88,7 +88,7 @@ class ShardDataset(IterableDataset[Row]):
         self._reader.check_folders()
         self._fingerprint = self._describe(table)
         # Shared memory, so that `set_epoch` reaches workers that live on between epochs.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._position = 0
         self._resume: dict[str, int] | None = None
 
@@ -103,13 +103,19 @@ class ShardDataset(IterableDataset[Row]):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch, which changes the shuffle; call it before each epoch, on every rank."""
+        """Sets the epoch, which changes the shuffle; call it before each epoch, on every rank.
+
+        A loaded state counts for its own epoch only: another epoch starts at its first row.
+        """
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[Row]:
         """Yields rows as dicts; number lists are arrays. Starts after a loaded state, else at the first row."""
         consumer, consumers = self._consumer()
         self._position = self._start(consumer, consumers)
+        return self._rows(consumer, consumers)
+
+    def _rows(self, consumer: int, consumers: int) -> Iterator[Row]:
         share = consumer_range(self.num_rows, consumer, consumers)
         batches = max(self.shuffle.buffer // ROWS_PER_BATCH, 1) if self.shuffle.enabled else 1
         rows = self._reader.units.rows
@@ -149,12 +155,12 @@ class ShardDataset(IterableDataset[Row]):
 
     def _start(self, consumer: int, consumers: int) -> int:
         resume, self._resume = self._resume, None
-        if resume is None:
+        if resume is None or resume["epoch"] != self.epoch:
             return 0
         if (resume["consumer"], resume["consumers"]) != (consumer, consumers):
             raise ContractError(
-                f"this loader state is that of consumer {resume['consumer']} of {resume['consumers']}, here is consumer "
-                f"{consumer} of {consumers}: resume with the same number of ranks and workers"
+                f"this loader state is that of consumer {resume['consumer']} of {resume['consumers']}, here is "
+                f"consumer {consumer} of {consumers}: resume with the same number of ranks and workers"
             )
         return resume["position"]
 

@@ -59,7 +59,8 @@ def frame_levels(wave: Floats, sample_rate: int) -> Levels:
     """Returns the RMS level of each complete frame in dBFS, float64 [frames]; 0 dBFS is a full-scale square."""
     hop = sample_rate // FRAMES_PER_SECOND
     blocks = frames(np.square(wave, dtype=np.float64), hop * 5 // 2, hop)
-    return 10.0 * np.log10(np.maximum(blocks.mean(axis=1), 10.0 ** (FLOOR_DB / 10.0)))
+    power: Levels = np.maximum(blocks.mean(axis=1), 10.0 ** (FLOOR_DB / 10.0))
+    return 10.0 * np.log10(power)
 
 
 def activity(wave: Floats, sample_rate: int) -> Activity:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.fft import rfft
-from scipy.sparse import csr_array
 
 Floats = npt.NDArray[np.float32]
 MelScale = Literal["slaney", "htk"]
@@ -156,7 +154,7 @@ def power_spectrogram(
     weights = window_function(window, win_length)
     power = np.empty((len(view), n_fft // 2 + 1), np.float32)
     for start in range(0, len(view), _BLOCK):
-        spectrum: Any = rfft(view[start : start + _BLOCK] * weights, n=n_fft)
+        spectrum = np.fft.rfft(view[start : start + _BLOCK] * weights, n=n_fft)
         power[start : start + _BLOCK] = spectrum.real**2 + spectrum.imag**2
     return power
 
@@ -167,6 +165,8 @@ def apply_filterbank(power: Floats, filters: Floats) -> Floats:
     The product is sparse: a bin is in two triangles at most, and sums are in a fixed order, which a threaded
     dense product does not promise.
     """
+    from scipy.sparse import csr_array
+
     return np.ascontiguousarray((csr_array(filters) @ power.T).T, dtype=np.float32)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import irfft, rfft
+from scipy.sparse import csr_array
 
 from data_engine.models.features import Floats, MelSettings, mel_filterbank, window_function
 
@@ -33,11 +34,12 @@ def mel_to_power(mel: Floats, settings: MelSettings, iterations: int = 12) -> Fl
     filters = mel_filterbank(
         settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.fmax
     )
-    weight = np.maximum(filters.sum(0), _TINY)
-    power = np.ones((len(mel), filters.shape[1]), np.float32)
+    bands, bins = csr_array(filters), csr_array(filters.T)  # sparse: sums in one order, whatever the threads
+    weight = np.maximum(filters.sum(0), _TINY)[:, None]
+    power = np.ones((filters.shape[1], len(mel)), np.float32)
     for _ in range(iterations):
-        power *= ((mel / np.maximum(power @ filters.T, _TINY)) @ filters) / weight
-    return power
+        power *= (bins @ (mel.T / np.maximum(bands @ power, _TINY))) / weight
+    return np.ascontiguousarray(power.T, dtype=np.float32)
 
 
 def start_phases(num_frames: int, num_bins: int, hop: int, n_fft: int) -> Spectra:

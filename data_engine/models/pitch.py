@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
-from functools import cache
-from importlib.machinery import PathFinder
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data_engine.core.errors import MissingExtraError
+from data_engine.backends.world import load_world
 from data_engine.models.features import Floats
 
 LOWEST_HZ, HIGHEST_HZ = 60.0, 500.0
@@ -32,33 +28,17 @@ class PitchStatistics:
     voiced_ratio: float | None
 
 
-@cache
-def load_world() -> Any:
-    """Returns pyworld's compiled module, loaded from inside the package.
-
-    The package's `__init__` imports pkg_resources, which setuptools 82 and later no longer has.
-
-    Raises:
-        MissingExtraError: pyworld is not installed.
-    """
-    package = importlib.util.find_spec("pyworld")
-    locations = package.submodule_search_locations if package else None
-    spec = PathFinder.find_spec("pyworld", locations) if locations else None
-    if spec is None or spec.loader is None:
-        raise MissingExtraError("pyworld", "embedded", "measuring fundamental frequency")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def fundamental_frequency(wave: Floats, sample_rate: int) -> F0:
     """Returns F0 in Hz every 10 ms, 0 where unvoiced, float64 [frames]; no frames for less than 0.1 s.
 
     DIO rather than Harvest: twenty times as fast, and stricter about what is voiced.
+
+    Raises:
+        MissingExtraError: pyworld is not installed.
     """
     if len(wave) < _SHORTEST_SECONDS * sample_rate:
         return np.zeros(0)
-    world, samples = load_world(), np.ascontiguousarray(wave, np.float64)
+    world, samples = load_world("measuring fundamental frequency"), np.ascontiguousarray(wave, np.float64)
     coarse, times = world.dio(samples, sample_rate, f0_floor=LOWEST_HZ, f0_ceil=HIGHEST_HZ, frame_period=_FRAME_MS)
     fine: F0 = world.stonemask(samples, coarse, times, sample_rate)
     return np.where(np.isfinite(fine) & (fine > 0.0), fine, 0.0)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_engine.core.errors import MissingExtraError
+from data_engine.core.errors import ConfigError, MissingExtraError
 
 LAYERS, HIDDEN, MELS, FRAMES = 3, 256, 40, 160
 _OPSET, _IR_VERSION = 17, 8
@@ -32,11 +32,11 @@ def wheel_weights() -> Path:
     """Returns the path of `pretrained.pt` in the installed wheel; the package itself is not imported.
 
     Raises:
-        MissingExtraError: Resemblyzer is not installed.
+        ConfigError: Resemblyzer is not installed.
     """
     spec = importlib.util.find_spec("resemblyzer")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError("resemblyzer", "train", "exporting the speaker encoder")
+        raise ConfigError("Resemblyzer is not installed: pip install --no-deps Resemblyzer==0.1.4, or pass --weights")
     return Path(spec.submodule_search_locations[0]) / "pretrained.pt"
 
 
@@ -88,9 +88,9 @@ def build_graph(weights: Weights, properties: Mapping[str, str]) -> Any:
     try:
         from onnx import TensorProto, checker, helper, numpy_helper
     except ImportError as error:
-        raise MissingExtraError("onnx", "train", "exporting the speaker encoder") from error
-    tensors = {"first_axis": np.array([0], np.int64), "direction_axis": np.array([1], np.int64)}
-    tensors |= {"tiny": np.array(_SMALLEST_NORM, np.float32)}
+        raise MissingExtraError("onnx", "dev", "exporting the speaker encoder") from error
+    tensors: dict[str, npt.NDArray[Any]] = {"first_axis": np.array([0]), "direction_axis": np.array([1])}
+    tensors["tiny"] = np.array(_SMALLEST_NORM, np.float32)
     tensors |= {"linear_weight": weights["linear.weight"], "linear_bias": weights["linear.bias"]}
     for layer in range(LAYERS):
         tensors |= lstm_tensors(weights, layer)

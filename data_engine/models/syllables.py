@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 import numpy.typing as npt
-from scipy.signal import find_peaks
 
 from data_engine.models.acoustics import FRAMES_PER_SECOND, Activity
 from data_engine.models.features import Floats, frames
@@ -22,10 +21,13 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _VOWELS = re.compile(r"[aeiouyáàâäãåæéèêëíìîïóòôöõøœúùûüýÿ]+")
 _HIATUS = re.compile(
     r"(?<![tcsgxln])i[aou]|(?<=[ln])io(?!n)|(?<=c)ia(?=t)|ie(?=t)|(?:(?<![tc])|(?<=^sc))ie(?=n[ct])"  # radio, quiet
-    r"|(?<![gq])ua|(?<!g)eo(?![pu])|^idea|^area|crea(?=t[^u])|eu(?=m$)|oe(?=[tm])"  # actual, video, create, poem
+    r"|(?<![gq])ua|(?<!g)eo(?![pu])|^idea|^area|^every(?=o)|crea(?=t[^u])|eu(?=m$)|oe(?=[tm])"  # actual, create
     r"|[aeou]y(?=[aou]|er|ee)|[aeiouy](?=ing)"  # player, going
 )
 """Two vowels that are two syllables, written as one group."""
+
+_ACCENTED_HIATUS = re.compile(r"[íú](?=[aeo])|[aeo](?=[íú])")
+"""Spanish, Portuguese: an accented closed vowel is a syllable of its own."""
 
 _SYLLABIC = re.compile(r"(?:s|th)m$")
 _SILENT = re.compile(
@@ -54,7 +56,7 @@ def count_syllables(text: str, language: str | None) -> int | None:
     if primary == "en":
         return sum(map(english_syllables, words))
     if primary in _VOWEL_GROUP_LANGUAGES:
-        return sum(max(1, len(_VOWELS.findall(word))) for word in words)
+        return sum(max(1, len(_VOWELS.findall(word)) + len(_ACCENTED_HIATUS.findall(word))) for word in words)
     return None
 
 
@@ -76,7 +78,8 @@ def intensity_db(wave: Floats, sample_rate: int) -> npt.NDArray[np.float64]:
     hop, length = sample_rate // FRAMES_PER_SECOND, int(sample_rate * _WINDOW_SECONDS)
     weights = np.hanning(length + 2)[1:-1].astype(np.float32)
     energy = frames(np.square(wave), length, hop, center=True) @ (weights / weights.sum())
-    return 10.0 * np.log10(np.maximum(energy, 1e-10).astype(np.float64))
+    audible: npt.NDArray[np.float64] = np.maximum(energy, 1e-10).astype(np.float64)
+    return 10.0 * np.log10(audible)
 
 
 def count_nuclei(wave: Floats, sample_rate: int, f0: npt.NDArray[np.float64]) -> int:
@@ -90,6 +93,8 @@ def count_nuclei(wave: Floats, sample_rate: int, f0: npt.NDArray[np.float64]) ->
         sample_rate: Hz.
         f0: Hz every 10 ms, 0 where unvoiced.
     """
+    from scipy.signal import find_peaks
+
     intensity = intensity_db(wave, sample_rate)
     if not len(intensity) or not len(f0):
         return 0

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import soxr
 
 from data_engine.backends.protocols import QualityModel, SpeakerEmbedder
 from data_engine.core.config import BackendChoice, Settings, role, speed_knob
@@ -18,6 +17,7 @@ from data_engine.core.errors import RecordError
 from data_engine.core.schema import Schema, load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes
+from data_engine.io.resample import resample
 from data_engine.models import acoustics, pitch, syllables
 
 Floats = npt.NDArray[np.float32]
@@ -78,13 +78,6 @@ class Clip:
         return self.speech if sample_rate == _ANALYSIS_RATE else resample(self.wave, self.sample_rate, sample_rate)
 
 
-def resample(wave: Floats, source: int, target: int) -> Floats:
-    """Returns the wave [samples] at the rate `target`."""
-    if source == target or not len(wave):
-        return wave
-    return np.asarray(soxr.resample(wave, source, target), np.float32)
-
-
 def decode_clip(audio: Mapping[str, Any] | None) -> Clip | None:
     """Returns the decoded audio, channels averaged; None when the row holds none.
 
@@ -131,12 +124,13 @@ def finite(value: float | None) -> float | None:
 class Annotate:
     """Measures each clip: DNSMOS P.835, acoustics, and for segments the speaker embedding.
 
-    Consumes: audio, num_samples, sample_rate, text, language
-    Produces: dnsmos_sig, dnsmos_bak, dnsmos_ovr, snr_db, clipping_ratio, bandwidth_hz, energy_dbfs, f0_median_hz,
-        f0_std_semitones, voiced_ratio, speaking_rate, silence_ratio, speaker_embedding
-    Rejects: DECODE_FAILED
+    Consumes: segment_id, audio, num_samples, sample_rate, text, language
+    Produces: segment_id, dnsmos_sig, dnsmos_bak, dnsmos_ovr, snr_db, clipping_ratio, bandwidth_hz, energy_dbfs,
+        f0_median_hz, f0_std_semitones, voiced_ratio, speaking_rate, silence_ratio, speaker_embedding
+    Rejects: EMPTY_FILE, NOT_AUDIO, TRUNCATED_HEADER, NO_AUDIO_STREAM, UNSUPPORTED_CODEC, DECODE_FAILED
 
-    What cannot be measured (no audio, too short, silence) is null. Candidates have no speaker_embedding.
+    What cannot be measured (no audio, too short, silence) is null. For candidates the id is
+    candidate_id and there is no speaker_embedding.
     """
 
     Config = AnnotateConfig
@@ -203,7 +197,7 @@ def quality_columns(model: QualityModel, clips: Sequence[Clip]) -> list[dict[str
 def embedding_columns(model: SpeakerEmbedder, clips: Sequence[Clip]) -> list[dict[str, object]]:
     """Returns the speaker embedding of each clip, None where the model gave no direction."""
     embeddings = model.embed([clip.at(model.sample_rate) for clip in clips])
-    usable = np.isfinite(embeddings).all(axis=1) & embeddings.any(axis=1)
+    usable: list[bool] = (np.isfinite(embeddings).all(axis=1) & (embeddings != 0).any(axis=1)).tolist()
     return [{EMBEDDING: vector.tolist() if ok else None} for vector, ok in zip(embeddings, usable, strict=True)]
 
 

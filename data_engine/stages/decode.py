@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -18,16 +17,17 @@ from data_engine.core.errors import RecordError
 from data_engine.core.ids import split_of
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
-from data_engine.io.audio import AudioInfo, decode_blocks, probe
-from data_engine.io.levels import FloatArray, LevelMeter, Levels
+from data_engine.io.audio import AudioInfo, probe
+from data_engine.io.canonical import CanonicalAudio
+from data_engine.io.levels import FloatArray, Levels
 from data_engine.io.localize import LocalFile, Localizer
-from data_engine.io.mixing import active_channels, gain_for, mix_weights, one_channel, split_weights
-from data_engine.io.resample import Resampler, resampled_length
+from data_engine.io.mixing import mix_weights, one_channel, split_weights
+from data_engine.io.resample import resampled_length
 from data_engine.io.scratch import ScratchAudio
 
-_COPIED = ("item_id", "uri", "member", "language", "speaker", "licence", "consent_basis", "allowed_uses", "text", "attributes")
-_SECONDS_PER_BLOCK = 10.0
-_MIX_BLOCK = 1 << 20
+_COPIED = (
+    "item_id", "uri", "member", "language", "speaker", "licence", "consent_basis", "allowed_uses", "text", "attributes",
+)  # fmt: skip
 _LENGTH_SLACK_SECONDS = 0.1
 _NARROW_HZ, _NARROW_BELOW_DB = 4_200.0, 60.0
 _CLIPPED_RATIO = 0.001
@@ -114,12 +114,12 @@ class Decode:
 
     def _recording(self, item: Mapping[str, Any]) -> dict[str, Any]:
         if item["duplicate_of"]:
-            raise RecordError("DUPLICATE", f"the same bytes as item {item['duplicate_of']}, which is used instead")
+            raise RecordError("DUPLICATE", f"the same bytes as item {item['duplicate_of']}")
         local = self._localizer.localize(item, self._downloads)
         try:
             first = self._taken.setdefault(local.recording_id, item["item_id"])
             if first != item["item_id"]:
-                raise RecordError("DUPLICATE", f"the same bytes as item {first}, which is used instead")
+                raise RecordError("DUPLICATE", f"the same bytes as item {first}")
             return {**{name: item[name] for name in _COPIED}, **self._decode(local, _attributes(item))}
         finally:
             local.release()
@@ -127,55 +127,29 @@ class Decode:
     def _decode(self, local: LocalFile, attributes: Mapping[str, Any]) -> dict[str, Any]:
         recording_id = local.recording_id
         info = probe(local.path)
-        raw_id, damage = f"{recording_id}-source", list[str]()
-        try:
-            levels = self._decode_source(local.path, info, raw_id, damage)
+        damage: list[str] = []
+        with CanonicalAudio(self._scratch, recording_id, self.config.sample_rate) as canonical:
+            levels = canonical.decode(local.path, info, self.config.max_hours * 3600, damage)
             self._check(info, levels)
             weights, antiphase = self._weights(info, levels, attributes)
-            gain = self._mix(raw_id, recording_id, weights, levels)
-        finally:
-            self._scratch.discard(raw_id)
+            gain = canonical.mix(weights, levels.residual)
         warnings = self._warnings(info, levels, damage, weights, gain)
         return self._row(recording_id, info, levels, weights, gain, [*warnings, *["ANTIPHASE"] * antiphase])
-
-    def _decode_source(self, path: Path, info: AudioInfo, raw_id: str, damage: list[str]) -> Levels:
-        """Decodes, measures and resamples each source channel into scratch.
-
-        Raises:
-            RecordError: TOO_SHORT for no sample at all, TOO_LONG as soon as the limit is passed.
-        """
-        meter = LevelMeter(info.channels, info.sample_rate)
-        resampler = Resampler(info.sample_rate, self.config.sample_rate, info.channels)
-        writers = [self._scratch.writer(raw_id, channel) for channel in range(info.channels)]
-        limit = self.config.max_hours * 3600 * info.sample_rate
-        try:
-            for block in decode_blocks(path, _SECONDS_PER_BLOCK, info, damage):
-                for writer, samples in zip(writers, resampler.push(meter.push(block)), strict=True):
-                    writer.append(samples)
-                if meter.num_samples > limit:
-                    raise RecordError("TOO_LONG", f"longer than {self.config.max_hours:g} hours (decode.max_hours)")
-            for writer, samples in zip(writers, resampler.finish(), strict=True):
-                writer.append(samples)
-        finally:
-            for writer in writers:
-                writer.close()
-        if not meter.num_samples:
-            promise = f"the header promises {info.declared_num_samples}" if info.declared_num_samples else "an empty track"
-            raise RecordError("TOO_SHORT", f"0 samples could be decoded; {promise}")
-        return meter.levels()
 
     def _check(self, info: AudioInfo, levels: Levels) -> None:
         """Raises RecordError for sound that is too short, broken, silent, or not as long as declared."""
         seconds = levels.num_samples / info.sample_rate
         if seconds < self.config.min_seconds:
-            raise RecordError("TOO_SHORT", f"{seconds:.4g} s, less than {self.config.min_seconds:g} s (decode.min_seconds)")
+            detail = f"{seconds:.4g} s, less than {self.config.min_seconds:g} s (decode.min_seconds)"
+            raise RecordError("TOO_SHORT", detail)
         broken = levels.non_finite / (levels.num_samples * info.channels)
         if broken >= _MOST_NON_FINITE:
             raise RecordError("NON_FINITE", f"{broken:.1%} of the samples are NaN, infinite or beyond any scale")
         swing = max((s for c, s in enumerate(levels.swing) if c not in info.lfe_channels), default=0.0)
         if _dbfs(swing) < self.config.silence_dbfs:
             offset = f" around a constant offset of {levels.offset[0]:.3g}" if levels.offset.any() else ""
-            raise RecordError("SILENT", f"peak {_dbfs(swing):.0f} dBFS{offset}, below {self.config.silence_dbfs:g} dBFS")
+            detail = f"peak {_dbfs(swing):.0f} dBFS{offset}, below {self.config.silence_dbfs:g} dBFS"
+            raise RecordError("SILENT", detail)
         if self.config.length_mismatch == "reject" and self._missing(info, levels):
             detail = f"{levels.num_samples} samples decoded, {info.declared_num_samples} declared"
             raise RecordError("LENGTH_MISMATCH", detail)
@@ -199,14 +173,6 @@ class Decode:
         if split and info.channels > 1:
             return split_weights(info.channels, info.lfe_channels), False
         return mix_weights(levels, info.lfe_channels)
-
-    def _mix(self, raw_id: str, recording_id: str, weights: FloatArray, levels: Levels) -> float:
-        """Writes the output channels from the source channels and returns the gain, equal for all."""
-        mixers = [_Mixer(self._scratch, raw_id, row, levels.residual) for row in weights]
-        gain = gain_for(max(mixer.peak() for mixer in mixers))
-        for channel, mixer in enumerate(mixers):
-            mixer.write(recording_id, channel, gain)
-        return gain
 
     def _warnings(
         self, info: AudioInfo, levels: Levels, damage: list[str], weights: FloatArray, gain: float
@@ -251,3 +217,23 @@ class Decode:
         }
 
 
+def _dbfs(amplitude: float) -> float:
+    """Returns decibels relative to full scale; -200 for nothing."""
+    return 20 * math.log10(max(float(amplitude), 1e-10))
+
+
+def _used(weights: FloatArray) -> list[int]:
+    """Returns the source channels that reach an output."""
+    return [channel for channel, column in enumerate(weights.T) if column.any()]
+
+
+def _attributes(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = json.loads(item["attributes"]) if item["attributes"] else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _channel_number(value: object) -> int | None:
+    """Returns the channel a manifest asks for; what is no number is somebody's own column."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    return int(value) if str(value).isdecimal() else None

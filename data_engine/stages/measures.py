@@ -54,8 +54,10 @@ def ratio(measured: float | None, asked: float | None) -> float | None:
     """Returns measured / asked; None when either is missing or not a positive finite number."""
     if measured is None or asked is None:
         return None
-    usable = math.isfinite(measured) and math.isfinite(asked) and measured > 0 and asked > 0
-    return measured / asked if usable else None
+    if not (measured > 0 and asked > 0):  # false for NaN too
+        return None
+    quotient = measured / asked
+    return quotient if math.isfinite(quotient) else None
 
 
 def cosine(left: npt.ArrayLike, right: npt.ArrayLike) -> float | None:

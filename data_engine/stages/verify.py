@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from data_engine.backends.prosody_rules import ProsodyRules, ProsodyTargets, asked_prosody, read_rules
-from data_engine.backends.protocols import Recognizer, SpeakerEmbedder, Wave
+from data_engine.backends.protocols import Recognizer, SpeakerEmbedder
 from data_engine.core.config import BackendChoice, Settings, role, speed_knob
 from data_engine.core.errors import RecordError
 from data_engine.core.schema import load_schema
-from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker
-from data_engine.io.audio import decode_bytes
-from data_engine.io.resample import resample
-from data_engine.models.acoustics import activity, longest_pause
+from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
+from data_engine.models.acoustics import longest_pause
 from data_engine.models.syllables import count_syllables, speaking_rate
+from data_engine.stages.annotate import Clip, decode_clip
 from data_engine.stages.measures import cosine, finite, ratio, repetition, word_error_rate
 from data_engine.stages.voice_library import LoadVoices, VoiceLibrary, read_voices
 
 Row = dict[str, Any]
-Heard = dict[int, str]
+Clips = dict[int, Clip]
 
 
 class Verify:
@@ -86,54 +84,50 @@ class Verify:
             self._voices = self._load_voices(self.config.voices, ("embedding", "f0_median_hz"))
 
     def process(self, batch: pa.RecordBatch) -> StageResult:
-        """Returns the measures of each candidate.
-
-        Raises:
-            RecordError: A candidate's audio cannot be decoded.
-        """
-        rows = batch.to_pylist()
-        spoken = {i: _wave(row) for i, row in enumerate(rows) if row["audio"] and row["audio"]["bytes"]}
-        heard, similarity = self._hear(rows, spoken), self._compare(rows, spoken)
-        measured = [self._measure(row, spoken.get(i), heard.get(i), similarity.get(i)) for i, row in enumerate(rows)]
+        """Returns the measures of each candidate; each model sees all clips it can judge at once."""
+        rows, clips, rejects = _decoded(batch)
+        heard, similarity = self._hear(rows, clips), self._compare(rows, clips)
+        measured = [self._measure(row, clips.get(i), heard.get(i), similarity.get(i)) for i, row in enumerate(rows)]
         metrics = {
             "recognized": float(len(heard)),
             "unknown_voice": float(sum(row["voice_id"] not in self._voices for row in rows)),
         }
-        return StageResult(self.spec.produces.batch(measured), metrics=metrics)
+        return StageResult(self.spec.produces.batch(measured), rejects, metrics)
 
     def close(self) -> None:
         """Back ends are closed by their cache."""
 
-    def _hear(self, rows: list[Row], spoken: dict[int, tuple[Wave, int]]) -> Heard:
-        """Returns what was heard by row, one call of the recognizer per language."""
-        heard: Heard = {}
-        for language in sorted({rows[i]["language"] for i in spoken} & self._recognizer.languages):
-            indices = [i for i in spoken if rows[i]["language"] == language]
-            waves = [resample(*spoken[i], self._recognizer.sample_rate) for i in indices]
-            texts = self._recognizer.transcribe(waves, language)
-            heard |= {i: transcript.text for i, transcript in zip(indices, texts, strict=True)}
+    def _hear(self, rows: list[Row], clips: Clips) -> dict[int, str]:
+        """Returns what was heard by row, one call of the recognizer per language; nothing is heard in silence."""
+        known = {i for i in clips if rows[i]["language"] in self._recognizer.languages}
+        heard = {i: "" for i in known if not clips[i].measurable}
+        for language in sorted({rows[i]["language"] for i in known}):
+            indices = sorted(i for i in known - heard.keys() if rows[i]["language"] == language)
+            if indices:
+                waves = [clips[i].at(self._recognizer.sample_rate) for i in indices]
+                texts = self._recognizer.transcribe(waves, language)
+                heard |= {i: transcript.text for i, transcript in zip(indices, texts, strict=True)}
         return heard
 
-    def _compare(self, rows: list[Row], spoken: dict[int, tuple[Wave, int]]) -> dict[int, float | None]:
+    def _compare(self, rows: list[Row], clips: Clips) -> dict[int, float | None]:
         """Returns the similarity to the voice by row, for the voices there are."""
-        indices = [i for i in spoken if rows[i]["voice_id"] in self._voices]
+        indices = [i for i in clips if clips[i].measurable and rows[i]["voice_id"] in self._voices]
         if not indices:
             return {}
-        embeddings = self._embedder.embed([resample(*spoken[i], self._embedder.sample_rate) for i in indices])
+        embeddings = self._embedder.embed([clips[i].at(self._embedder.sample_rate) for i in indices])
         voices = (self._voices[rows[i]["voice_id"]]["embedding"] for i in indices)
         return {i: cosine(e, v) for i, e, v in zip(indices, embeddings, voices, strict=True)}
 
-    def _measure(self, row: Row, spoken: tuple[Wave, int] | None, heard: str | None, similarity: float | None) -> Row:
+    def _measure(self, row: Row, clip: Clip | None, heard: str | None, similarity: float | None) -> Row:
         asked = self._asked(row)
-        rate, silence = _timing(row, spoken)
-        voice_f0 = self._voices.get(row["voice_id"], {}).get("f0_median_hz")
+        base, voice_f0 = self._base_rate(row["language"]), self._voices.get(row["voice_id"], {}).get("f0_median_hz")
         measured = {
-            "rate_ratio": ratio(rate, _times(self._base_rate(row["language"]), asked and asked.tempo)),
-            "pitch_ratio": ratio(row["f0_median_hz"], _times(voice_f0, asked and asked.pitch_factor)),
+            "rate_ratio": ratio(_rate(row, clip), _times(base, asked.tempo if asked else None)),
+            "pitch_ratio": ratio(row["f0_median_hz"], _times(voice_f0, asked.pitch_factor if asked else None)),
             "heard": heard,
             "word_error_rate": None if heard is None else word_error_rate(row["text"], heard),
             "speaker_similarity": similarity,
-            "longest_silence": silence,
+            "longest_silence": longest_pause(clip.where) if clip else None,
             "repetition": repetition(row["vq02"], row["vq06"], heard),
         }
         return {"candidate_id": row["candidate_id"], **finite(measured)}
@@ -149,18 +143,27 @@ class Verify:
         return rates.get(language, rates.get(language.split("-")[0]))
 
 
-def _wave(row: Row) -> tuple[Wave, int]:
-    samples, rate = decode_bytes(row["audio"]["bytes"])
-    return np.ascontiguousarray(samples[0]), rate
+def _decoded(batch: pa.RecordBatch) -> tuple[list[Row], Clips, list[Reject]]:
+    """Returns the rows that decode, without their bytes, their clips by place in that list, and the rejects."""
+    rows: list[Row] = []
+    clips: Clips = {}
+    rejects: list[Reject] = []
+    for row in iterate_rows(batch):
+        try:
+            clip = decode_clip(row.pop("audio"))
+        except RecordError as error:
+            rejects.append(Reject(row["candidate_id"], error.code, error.detail))
+            continue
+        if clip is not None:
+            clips[len(rows)] = clip
+        rows.append(row)
+    return rows, clips, rejects
 
 
-def _timing(row: Row, spoken: tuple[Wave, int] | None) -> tuple[float | None, float | None]:
-    """Returns syllables of the text per second of speech, and the longest pause in seconds."""
-    if spoken is None:
-        return None, None
-    where = activity(*spoken)
-    syllables = count_syllables(row["text"], row["language"])
-    return (speaking_rate(syllables, where) if syllables else None), longest_pause(where)
+def _rate(row: Row, clip: Clip | None) -> float | None:
+    """Returns syllables of the text per second of speech; None where they cannot be counted."""
+    syllables = count_syllables(row["text"], row["language"]) if clip else None
+    return speaking_rate(syllables, clip.where) if clip and syllables else None
 
 
 def _times(value: float | None, factor: float | None) -> float | None:

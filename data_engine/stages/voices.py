@@ -10,9 +10,10 @@ from pydantic import Field, model_validator
 
 from data_engine.backends.protocols import Codec, SpeakerEmbedder, Wave
 from data_engine.core.config import BackendChoice, Settings, role, speed_knob
+from data_engine.core.errors import RecordError
 from data_engine.core.ids import content_id
 from data_engine.core.schema import load_schema
-from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, iterate_rows
+from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes, encode_flac
 from data_engine.io.resample import resample
 from data_engine.models.pitch import fundamental_frequency, pitch_statistics
@@ -49,7 +50,7 @@ class Voices:
     Produces: voice_id, recording_id, speaker_id, language, licence, consent_basis, allowed_uses, audio, num_samples,
         sample_rate, text, segment_ids, embedding, f0_median_hz, f0_std_semitones, speaking_rate, dnsmos_ovr, vq02,
         vq06, num_groups, codec, tokenizer_hash, quant_bits, score
-    Rejects: none
+    Rejects: DECODE_FAILED
     """
 
     class Config(Settings):
@@ -116,17 +117,21 @@ class Voices:
     def finish(self) -> StageResult:
         """Returns the voices, by speaker."""
         rows: list[Row] = []
+        rejects: list[Reject] = []
         unused: dict[str, str] = {}
         for _, shortlist in sorted(self._speakers.items(), key=lambda item: item[0]):
             chosen = choose(shortlist, self.config.target_seconds, self.config.max_seconds, self.config.gap_seconds)
             enough = sum(map(seconds, chosen)) >= self.config.min_seconds
-            rows += [self._voice(chosen)] if enough else []
             used = {row["segment_id"] for row in chosen} if enough else set()
+            try:
+                rows += [self._voice(chosen)] if enough else []
+            except RecordError as error:
+                rejects += [Reject(row["segment_id"], error.code, error.detail) for row in chosen]
             left = (name for _, name, _ in shortlist.held if name not in used)
             unused |= dict.fromkeys(left, "not_best" if enough else "too_little_speech")
         metrics = {"speakers": float(len(self._speakers)), "voices": float(len(rows))}
         self._speakers = {}
-        return StageResult(self.spec.produces.batch(rows), metrics=metrics, unused=unused)
+        return StageResult(self.spec.produces.batch(rows), rejects, metrics, unused)
 
     def close(self) -> None:
         """Back ends are closed by their cache."""

@@ -130,6 +130,11 @@ def as_ids(values: Any, what: str = "ids", stop: int = VOCABULARY_SIZE, start: i
     Raises:
         ContractError: Not 1-D, not integers, or a value outside start..stop-1 (its position is named).
     """
+    return as_codes(values, what, stop, start).astype(np.int32)
+
+
+def as_codes(values: Any, what: str, stop: int, start: int = 0) -> npt.NDArray[Any]:
+    """Returns `values` as a 1-D integer array of its own type after a range check; see `as_ids`."""
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ContractError(f"{what}: need a 1-D integer array, got shape {array.shape} of {array.dtype}")
@@ -139,7 +144,7 @@ def as_ids(values: Any, what: str = "ids", stop: int = VOCABULARY_SIZE, start: i
             f"{what}: value {array[position]} at position {position} is outside {start}..{stop - 1}; "
             "check that the tokenizer and this vocabulary are the same"
         )
-    return array.astype(np.int32)
+    return array
 
 
 def linguistic_ids(codes: Any) -> Ids:

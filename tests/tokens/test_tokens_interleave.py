@@ -35,7 +35,7 @@ def audio_of(size: int) -> list[int]:
 def shape_of(ids: Any) -> str:
     """Writes a stream as run lengths: `10t S 15a E`."""
     names = {S: "S", E: "E", PAD: "p", EOT: "."}
-    kinds = [names.get(number, "a" if number > 65535 else "t") for number in np.asarray(ids).tolist()]
+    kinds: list[str] = [names.get(number, "a" if number > 65535 else "t") for number in np.asarray(ids).tolist()]
     runs = [(kind, len(list(group))) for kind, group in itertools.groupby(kinds)]
     return " ".join(kind if kind in "SE." and count == 1 else f"{count}{kind}" for kind, count in runs)
 
@@ -178,6 +178,12 @@ def test_counted_markers_are_items_of_the_chunk() -> None:
     assert shape_of(interleave_segments(segments, SPECIAL, how)) == "10t S 10a E S 2a 10t 15a 10t 8a E ."
 
 
+def test_stop_keeps_room_for_a_counted_end_marker() -> None:
+    how = Interleaving(markers="per_segment", count_markers=True, tail="stop")
+    segments = [(text_of(20), audio_of(5)), ([], audio_of(5)), ([], audio_of(50))]
+    assert shape_of(interleave_segments(segments, SPECIAL, how)) == "10t S 5a E S 5a E S 10t 10a E ."
+
+
 @settings(max_examples=400, deadline=None)
 @given(segments_strategy, settings_strategy)
 def test_the_stream_is_what_a_reader_of_the_rules_writes_token_by_token(segments: Segments, how: Interleaving) -> None:
@@ -229,7 +235,7 @@ def test_one_segment_is_joined_the_same_way_by_every_rule(segments: Segments, ho
 @given(segments_strategy)
 def test_a_preserved_marker_pair_holds_audio_of_one_segment_only(segments: Segments) -> None:
     for markers in ("per_chunk", "per_segment"):
-        stream = interleave_segments(segments, SPECIAL, Interleaving(markers=markers))  # type: ignore[arg-type]
+        stream = interleave_segments(segments, SPECIAL, Interleaving(markers=markers))
         owner = np.repeat(np.arange(len(segments)), [len(audio) for _, audio in segments])
         pair = np.cumsum(stream == S)[is_audio(stream)]
         assert len(set(zip(pair.tolist(), owner.tolist(), strict=True))) == len(set(pair.tolist()))

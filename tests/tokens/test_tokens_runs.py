@@ -64,6 +64,14 @@ def test_a_text_id_inside_a_run_is_caught(groups: int, data: st.DataObject, intr
         validate_run(run)
 
 
+@pytest.mark.parametrize(("position", "intruder"), [(0, 66560), (1, 66560), (2, 66559), (4, 66559), (3, 65536)])
+def test_the_nearest_id_of_the_other_codebook_is_caught(position: int, intruder: int) -> None:
+    run = interleave_codes([9] * 6, [9] * 9).ids
+    run[5 + position] = intruder
+    with pytest.raises(ContractError, match=f"id {intruder} at position {5 + position} "):
+        validate_run(run)
+
+
 @pytest.mark.parametrize("intruder", [-1, 70656])
 def test_an_id_outside_the_vocabulary_is_caught(intruder: int) -> None:
     run = run_of(2).astype(np.int64)

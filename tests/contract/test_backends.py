@@ -1,0 +1,163 @@
+"""Every embedded back end keeps the contract of its role: the same tests for whoever plays it."""
+
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_engine.backends.catalog import BACKENDS, BackendCache, build_backend
+from data_engine.backends.protocols import Brief, CodeStreams, SpeechRequest, VoicePrompt
+from data_engine.core.errors import ConfigError
+from data_engine.tokens.layout import expected_counts
+
+ALL = [(role, name) for role, names in BACKENDS.items() for name in names]
+cache = BackendCache()
+
+
+def names(role):
+    skip = pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
+    return [pytest.param(name, marks=[skip] if name == "flite" else []) for name in BACKENDS[role]]
+
+
+@pytest.fixture(scope="session")
+def speech(conversation):
+    wave, rate = soundfile.read(conversation, dtype="float32")
+    assert rate == 16000
+    return wave
+
+
+@pytest.fixture(scope="session")
+def waves(speech):
+    """A second, four seconds, almost nothing, silence, and full-scale noise."""
+    noise = np.random.default_rng(0).uniform(-1, 1, 20000).astype(np.float32)
+    return [speech[112000:128000], speech[112000:176000], speech[:500], np.zeros(16000, np.float32), noise]
+
+
+@pytest.mark.parametrize(("role", "name"), ALL)
+def test_a_revision_is_known_before_anything_is_loaded(role, name):
+    if name == "flite" and shutil.which("flite") is None:
+        pytest.skip("flite is not installed")
+    first, second = (build_backend(role, name, {}).revision for _ in range(2))
+    assert first == second != ""
+
+
+@pytest.mark.parametrize(("role", "name"), ALL)
+def test_an_unknown_option_is_a_configuration_error(role, name):
+    with pytest.raises(ConfigError, match="no_such_option"):
+        build_backend(role, name, {"no_such_option": 1})
+
+
+def test_an_unknown_back_end_lists_the_known_ones():
+    with pytest.raises(ConfigError, match=r"no asr back end 'asr\.nobody'; known: .*asr\.pocketsphinx"):
+        build_backend("asr", "nobody", {})
+
+
+def test_a_back_end_is_loaded_once_per_process():
+    assert cache("speaker", "resemblyzer", {}) is cache("speaker", "resemblyzer", {})
+
+
+@pytest.mark.parametrize("name", names("vad"))
+def test_vad_gives_one_probability_per_hop_however_the_stream_is_cut(name, speech):
+    vad = cache("vad", name, {})
+    whole = vad.probabilities(iter([speech[:80000]]))
+    cut = vad.probabilities(iter(np.split(speech[:80000], [700, 9000, 9001, 50000])))
+    assert len(whole) == -(-80000 // vad.hop)
+    np.testing.assert_allclose(whole, cut, atol=1e-5)
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+    assert vad.probabilities(iter([])).shape == (0,)
+
+
+@pytest.mark.parametrize("name", names("speaker"))
+def test_speaker_embeddings_have_unit_length_and_do_not_depend_on_neighbours(name, waves):
+    embedder = cache("speaker", name, {})
+    together = embedder.embed(waves)
+    assert together.shape[0] == len(waves)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(together[1], embedder.embed([waves[1]])[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", names("asr"))
+def test_a_recognizer_gives_one_transcript_per_wave_independent_of_order(name, waves):
+    recognizer = cache("asr", name, {})
+    language = sorted(recognizer.languages)[0]
+    forward = recognizer.transcribe(waves, language)
+    backward = recognizer.transcribe(waves[::-1], language)[::-1]
+    assert [t.text for t in forward] == [t.text for t in backward]
+    assert forward[3].text == ""
+    for wave, transcript in zip(waves, forward, strict=True):
+        assert all(0 <= w.start and w.start + w.num_samples <= len(wave) for w in transcript.words)
+        assert transcript.confidence is None or 0 <= transcript.confidence <= 1
+
+
+@pytest.mark.parametrize("name", names("quality"))
+def test_quality_is_a_mean_opinion_score_per_wave(name, waves):
+    scores = cache("quality", name, {}).score(waves)
+    assert scores.shape == (len(waves), 3)
+    assert np.isfinite(scores).all()
+    assert scores[1, 2] > scores[4, 2], "speech is better than noise"
+
+
+@pytest.mark.parametrize("name", names("codec"))
+@pytest.mark.parametrize("seconds", [0.5, 1, 2.5, 10])
+def test_codec_counts_and_lengths(name, seconds, speech):
+    codec = cache("codec", name, {})
+    wave = speech[: int(seconds * codec.sample_rate)]
+    streams = codec.encode([wave])[0]
+    n02, n06, groups = expected_counts(len(wave), codec.sample_rate)
+    assert (len(streams.vq02), len(streams.vq06)) == (n02, n06)
+    assert streams.vq02.dtype == streams.vq06.dtype == np.uint16
+    assert streams.vq02.max() < 1024
+    assert streams.vq06.max() < 4096
+    whole = CodeStreams(streams.vq02[: groups * 2], streams.vq06[: groups * 3])
+    again = codec.decode([whole], [np.zeros(256, np.float32)])[0]
+    assert len(again) == groups * 0.12 * codec.sample_rate
+    assert np.isfinite(again).all()
+
+
+@pytest.mark.parametrize("name", names("codec"))
+def test_codes_do_not_depend_on_neighbours_or_repetition(name, waves):
+    codec = cache("codec", name, {})
+    together = codec.encode(waves)
+    alone = [codec.encode([wave])[0] for wave in waves]
+    for a, b in zip(together, alone, strict=True):
+        assert a.vq02.tolist() == b.vq02.tolist()
+        assert a.vq06.tolist() == b.vq06.tolist()
+
+
+@pytest.fixture(scope="session")
+def voice(speech):
+    wave = speech[112000:192000]
+    return VoicePrompt("v", wave, 16000, None, cache("speaker", "resemblyzer", {}).embed([wave])[0])
+
+
+@pytest.mark.parametrize("name", names("tts"))
+def test_a_synthesizer_speaks_the_same_for_the_same_seed_and_differently_for_another(name, voice):
+    synthesizer = cache("tts", name, {})
+    language = "en"
+    first, other, again = (
+        synthesizer.speak([SpeechRequest("good morning to you", language, voice, seed)])[0] for seed in (1, 2, 1)
+    )
+    assert np.array_equal(first.wave, again.wave)
+    assert not (len(first.wave) == len(other.wave) and np.allclose(first.wave, other.wave))
+    assert np.isfinite(first.wave).all()
+    assert 0.5 < len(first.wave) / first.sample_rate < 5
+
+
+@pytest.mark.parametrize("name", names("llm"))
+def test_a_writer_writes_the_same_for_the_same_brief(name):
+    writer = cache("llm", name, {})
+    brief = Brief("b", "en", "logical_reasoning", 5)
+    assert writer.write([brief]) == writer.write([brief])
+    assert writer.write([brief])[0]["turns"][-1]["role"] == "assistant"
+
+
+@pytest.mark.parametrize("name", names("text_tokenizer"))
+@pytest.mark.parametrize("text", ["Hello there.", "今天天气很好。", "<|EOT|> and <audio_5>", "", " a\n b "])
+def test_text_ids_are_below_the_audio_range_and_specials_in_text_stay_text(name, text):
+    tokenizer = cache("text_tokenizer", name, {})
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert all(0 <= i < 65536 for i in ids)
+    assert not set(ids) & set(tokenizer.specials().values())

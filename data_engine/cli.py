@@ -209,16 +209,21 @@ def report(folder: Folder) -> None:
 @app.command()
 def export(
     folder: Folder,
-    target: Annotated[Path, typer.Argument(help="Folder to write to.")],
+    target: Annotated[str, typer.Argument(help="Folder to write to (path or fsspec URI).")],
     format: Annotated[str, typer.Option(help="trl or huggingface")] = "huggingface",
     split: Annotated[str | None, typer.Option(help="train, validation or test; default all.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier export in that folder.")] = False,
 ) -> None:
     """Write the shards in another tool's format."""
     with _sentences():
         from data_engine.export.catalog import export as export_to
 
-        for line in export_to(folder, target, format, split):
-            typer.echo(line)
+        written = export_to(folder, target, format, split, overwrite=overwrite)
+        for name, count in written.rows.items():
+            typer.echo(f"{name:24} {count:7} rows")
+        for reason, count in written.left_out.items():
+            typer.echo(f"left out: {count} rows, {reason}")
+        typer.echo(f"wrote {len(written.files)} files to {written.target}; its README.md says how to load them")
 
 
 @app.command()

@@ -8,6 +8,7 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 Finding = dict[str, str]
 
@@ -16,8 +17,7 @@ _LIBRARIES = (
     ("soundfile", "core", "decoding WAV, FLAC, Ogg"),
     ("av", "core", "decoding MP3, AAC, WebM, MP4"),
     ("onnxruntime", "embedded", "VAD, speaker embeddings, DNSMOS"),
-    ("silero-vad", "embedded", "VAD weights"),
-    ("speechmos", "embedded", "DNSMOS weights"),
+    ("silero-vad", "weights", "VAD weights"),
     ("pocketsphinx", "embedded", "English transcripts and word error rates"),
     ("pyworld", "embedded", "pitch and timbre"),
     ("espeakng-loader", "embedded", "synthetic speech"),
@@ -73,7 +73,7 @@ def _flite() -> Finding:
 
 
 def _disk() -> Finding:
-    free = shutil.disk_usage(os.getcwd()).free / 2**30
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
     return _finding("disk", "ok" if free > _LOW_DISK_GIB else "problem", f"{free:.1f} GiB free here")
 
 

@@ -20,14 +20,13 @@ class ProgressDisplay:
         self._progress: Progress | None = None
         self._task: Any = None
         self._rejects: Counter[str] = Counter()
-        self._seconds = {"in": 0.0, "out": 0.0}
-        self._wall = 0.0
+        self._hours_in = self._hours_out = self._wall = 0.0
 
     def planned(self, plan: Plan, committed: int) -> None:
         """Starts the bar of a pipeline."""
         self.stop()
         self._rejects.clear()
-        self._seconds, self._wall = {"in": 0.0, "out": 0.0}, 0.0
+        self._hours_in = self._hours_out = self._wall = 0.0
         note = f", {committed} already committed" if committed else ""
         self.console.print(f"[bold]{plan.pipeline}[/]: {plan.num_shards} shards{note}")
         if self.console.is_terminal:
@@ -44,14 +43,16 @@ class ProgressDisplay:
 
     def shard_done(self, plan: Plan, report: Mapping[str, Any]) -> None:
         """Moves the bar by one shard."""
-        for record in report.get("groups", ()):
-            for stats in record["stages"]:
-                self._rejects.update(stats["reject_codes"])
-            self._wall += record["wall_seconds"]
-            self._seconds["out"] += record["stages"][-1]["seconds_in"]
-            self._seconds["in"] += max(s["seconds_out"] for s in record["stages"])
+        stages = [stats for record in report.get("groups", ()) for stats in record["stages"]]
+        for stats in stages:
+            self._rejects.update(stats["reject_codes"])
+        self._wall += sum(record["wall_seconds"] for record in report.get("groups", ()))
+        if stages:
+            self._hours_in += max(stats["seconds_out"] for stats in stages) / 3600
+            self._hours_out += stages[-1]["seconds_in"] / 3600
         if report["status"] == "dead":
-            self.console.print(f"  [red]shard {report['shard']} is dead[/] after {report['attempts']} attempts: ", end="")
+            dead = f"  [red]shard {report['shard']} is dead[/] after {report['attempts']} attempts: "
+            self.console.print(dead, end="")
             self.console.print(report["reason"], markup=False, highlight=False)
         if self._progress is not None:
             self._progress.update(self._task, advance=1, facts=self.facts())
@@ -60,10 +61,10 @@ class ProgressDisplay:
 
     def facts(self) -> str:
         """Returns hours, real-time factor and rejects so far, in one line."""
-        audio = self._seconds["in"]
-        speed = f", {audio / self._wall:.1f}x real time per process" if audio and self._wall else ""
+        speed = f", {self._hours_in * 3600 / self._wall:.1f}x real time per process" if self._wall else ""
         rejects = " ".join(f"{code}={count}" for code, count in self._rejects.most_common(4))
-        return f"{audio / 3600:.3f} h of audio{speed}" + (f", rejects: {rejects}" if rejects else "")
+        hours = f"{self._hours_in:.3f} h in, {self._hours_out:.3f} h out"
+        return hours + speed + (f", rejects: {rejects}" if rejects else "")
 
     def stop(self) -> None:
         """Ends the bar."""

@@ -21,7 +21,8 @@ def print_status(state: Mapping[str, Any]) -> None:
     console = Console(soft_wrap=True)
     for name, pipeline in state.items():
         shards = pipeline["shards"]
-        console.print(f"[bold]{name}[/]: {shards['committed']} of {shards['planned']} shards committed, {shards['dead']} dead")
+        done = f"{shards['committed']} of {shards['planned']} shards committed, {shards['dead']} dead"
+        console.print(f"[bold]{name}[/]: {done}")
         console.print(_stage_table(pipeline["stages"]))
         for report in pipeline["dead"]:
             console.print(f"  dead shard {report['shard']}: {report['reason']}", markup=False)
@@ -34,7 +35,8 @@ def _stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("why")
     for stats in stages:
-        speed = f"{stats['seconds_in'] / stats['wall_seconds']:.1f}" if stats["wall_seconds"] else ""
+        audio = max(stats["seconds_in"], stats["seconds_out"])
+        speed = f"{audio / stats['wall_seconds']:.1f}" if stats["wall_seconds"] else ""
         why = {**stats["reject_codes"], **stats["unused_reasons"]}
         table.add_row(
             stats["stage"], str(stats["rows_in"]), str(stats["rows_out"]), str(stats["rejected"]),

@@ -140,7 +140,7 @@ def _audio_problems(audio: Rows | None, num_samples: int | None, sample_rate: in
         yield f"its audio cannot be decoded: {error}"
         return
     if num_samples is not None and (found.frames, found.samplerate) != (num_samples, sample_rate):
-        yield f"its audio is {found.frames} samples at {found.samplerate} Hz, the row says {num_samples} at {sample_rate}"
+        yield f"its audio is {found.frames} samples at {found.samplerate} Hz, not {num_samples} at {sample_rate}"
 
 
 def _code_problems(row: Rows, suffix: str = "") -> Iterator[str]:

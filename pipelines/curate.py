@@ -10,16 +10,16 @@ from data_engine.core.schema import load_schema
 from data_engine.io.items import write_items
 from data_engine.io.sources import SourceConfig, list_source, source_digest
 from data_engine.io.storage import Storage
-from data_engine.stages.annotate import Annotate
-from data_engine.stages.cut import Cut
-from data_engine.stages.decode import Decode
-from data_engine.stages.diarize import Diarize
-from data_engine.stages.extract import Extract
+from data_engine.stages.annotate import AnnotateConfig
+from data_engine.stages.cut import CutConfig
+from data_engine.stages.decode import DecodeConfig
+from data_engine.stages.diarize import DiarizeConfig
+from data_engine.stages.extract import ExtractConfig
 from data_engine.stages.filter import Filter
 from data_engine.stages.policy import load_policy
-from data_engine.stages.segment import SegmentSpeech
-from data_engine.stages.tokenize import Tokenize
-from data_engine.stages.transcribe import Transcribe
+from data_engine.stages.segment import SegmentConfig
+from data_engine.stages.tokenize import TokenizeConfig
+from data_engine.stages.transcribe import TranscribeConfig
 from data_engine.stages.voices import Voices
 from pipelines.compose import Verb, compose
 from pipelines.locate import find_config, resolve_package
@@ -29,14 +29,14 @@ class CurateConfig(Settings):
     """Settings of the curate pipeline, one section per stage."""
 
     recordings_per_shard: int = speed_knob(16, ge=1)
-    decode: Decode.Config = Decode.Config()
-    segment: SegmentSpeech.Config = SegmentSpeech.Config()
-    diarize: Diarize.Config = Diarize.Config()
-    cut: Cut.Config = Cut.Config()
-    extract: Extract.Config = Extract.Config()
-    transcribe: Transcribe.Config = Transcribe.Config()
-    annotate: Annotate.Config = Annotate.Config()
-    tokenize: Tokenize.Config = Tokenize.Config()
+    decode: DecodeConfig = DecodeConfig()
+    segment: SegmentConfig = SegmentConfig()
+    diarize: DiarizeConfig = DiarizeConfig()
+    cut: CutConfig = CutConfig()
+    extract: ExtractConfig = ExtractConfig()
+    transcribe: TranscribeConfig = TranscribeConfig()
+    annotate: AnnotateConfig = AnnotateConfig()
+    tokenize: TokenizeConfig = TokenizeConfig()
     policy: str = "policies/tts.yaml"
     voices: Voices.Config = Voices.Config()
 

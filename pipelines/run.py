@@ -14,6 +14,7 @@ from data_engine.core.errors import ConfigError
 from data_engine.core.plan import Listener, Plan
 from data_engine.io.sources import SourceConfig
 from data_engine.io.storage import Storage
+from data_engine.report.page import write_report
 from data_engine.runners.books import claim, write_run_file
 from data_engine.runners.run import execute, find_runner
 from pipelines.curate import CurateConfig, plan_curate
@@ -109,7 +110,10 @@ def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = Fal
         if dead:
             break
     state = "incomplete" if dead else "complete"
-    return Outcome(storage.uri, write_run_file(storage, described, state), dead)
+    written = write_run_file(storage, described, state)
+    if config.report:
+        write_report(storage, written)
+    return Outcome(storage.uri, written, dead)
 
 
 def describe_plan(config: RunConfig, base: Path) -> list[dict[str, Any]]:

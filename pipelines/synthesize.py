@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic import Field
 
 from data_engine.core.config import Settings, speed_knob
 from data_engine.core.ids import content_id, seed_of
@@ -15,13 +16,13 @@ from data_engine.core.signature import digest
 from data_engine.io.items import write_items
 from data_engine.io.shards import committed_parts
 from data_engine.io.storage import Storage
-from data_engine.stages.annotate import Annotate
+from data_engine.stages.annotate import AnnotateConfig
 from data_engine.stages.assemble import Assemble
 from data_engine.stages.cast import Cast
 from data_engine.stages.script import WriteScript
 from data_engine.stages.select import Select
 from data_engine.stages.speak import Speak
-from data_engine.stages.tokenize import Tokenize
+from data_engine.stages.tokenize import TokenizeConfig
 from data_engine.stages.verify import Verify
 from pipelines.compose import Verb, compose
 
@@ -36,7 +37,7 @@ class BriefsConfig(Settings):
     """What to ask the writer for: how many dialogues, in which languages, on which axes."""
 
     count: int = 12
-    languages: dict[str, float] = {"en": 1.0}
+    languages: dict[str, float] = Field({"en": 1.0}, min_length=1)
     axes: tuple[str, ...] = AXES
 
 
@@ -50,8 +51,8 @@ class SynthesizeConfig(Settings):
     script: WriteScript.Config = WriteScript.Config()
     cast: Cast.Config = Cast.Config()
     speak: Speak.Config = Speak.Config()
-    annotate: Annotate.Config = Annotate.Config(record="candidate")
-    tokenize: Tokenize.Config = Tokenize.Config(record="candidate")
+    annotate: AnnotateConfig = AnnotateConfig(record="candidate")
+    tokenize: TokenizeConfig = TokenizeConfig(record="candidate")
     verify: Verify.Config = Verify.Config()
     select: Select.Config = Select.Config()
     assemble: Assemble.Config = Assemble.Config()
@@ -89,7 +90,7 @@ def plan_synthesize(config: SynthesizeConfig, base: Path, storage: Storage, seed
         [
             ("speak", [
                 Verb("script", config.script, table="scripts"),
-                Verb("cast", _with(config.cast, voices)),
+                Verb("cast", _with(config.cast, {**voices, "tts": config.speak.tts.model_dump()})),
                 Verb("speak", _with(config.speak, voices)),
                 Verb("annotate", config.annotate),
                 Verb("tokenize", config.tokenize),

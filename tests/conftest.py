@@ -39,5 +39,6 @@ def plugin(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(PLUGINS), *sys.path])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")]))
 
+
 settings.register_profile("shared-machine", deadline=None, derandomize=True)
 settings.load_profile("shared-machine")

@@ -6,25 +6,30 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile
 
+from data_engine.backends.protocols import TextTokenizer
 from data_engine.core.schema import Schema, load_schema
 from data_engine.io.shards import TABLE_SCHEMAS, PartWriter, marker_name
 from data_engine.io.storage import Storage
+from data_engine.tokens.interleave import Interleaving, interleave
 from data_engine.tokens.layout import interleave_codes
+from data_engine.tokens.preference import preference_row
+from data_engine.tokens.templates import Turn, chat_prompt_ids, continuation_ids
+from data_engine.tokens.vocabulary import SpecialTokens
 
 Row = dict[str, Any]
 SAMPLE_RATE = 16000
 _PLAIN: dict[str, Any] = {
-    "string": "x", "bool": True, "int32": 1, "int64": 1, "float32": 0.5, "list<string>": [], "list<float32>": [0.6, 0.8],
-    "list<int32>": [5, 6, 7], "list<uint8>": [0, 1, 1],
+    "string": "x", "bool": True, "int32": 1, "int64": 1, "float32": 0.5, "list<string>": [],
+    "list<float32>": [0.6, 0.8], "list<int32>": [5, 6, 7], "list<uint8>": [0, 1, 1],
 }  # fmt: skip
 
 
-def flac(hertz: float, seconds: float = 0.25) -> dict[str, Any]:
+def flac(hertz: float, seconds: float = 1.0) -> dict[str, Any]:
     """Returns a tone as the audio column holds it."""
     time = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     stream = io.BytesIO()
@@ -62,12 +67,37 @@ def example(number: int, length: int = 6, **changes: Any) -> Row:
 def segment(number: int, **changes: Any) -> Row:
     """Returns a `segments` row with a tone as audio."""
     row = {
-        "segment_id": f"s{number:05d}", "split": "train", "audio": flac(220.0 + 10 * number), "num_samples": 4000,
+        "segment_id": f"s{number:05d}", "split": "train", "audio": flac(220.0 + 10 * number), "num_samples": 16000,
         "sample_rate": SAMPLE_RATE, "text": f"segment {number}", "licence": "CC0-1.0", "vq02": [1, 2],
         "vq06": [1, 2, 3], "num_groups": 1, "tokenizer_hash": "audio-1", "decision": "keep",
         "words": [{"text": "segment", "start": 0, "num_samples": 2000}],
     }  # fmt: skip
     return {**plain_row(load_schema("segment")), **row, **changes}
+
+
+def preference(number: int, tokenizer: TextTokenizer, kind: Literal["text", "audio"] = "text", **changes: Any) -> Row:
+    """Returns a `preferences` row as the prefer pipeline lays it out: audio query, interleaved answers."""
+    special = SpecialTokens.from_mapping(tokenizer.specials())
+    texts = [f"Take the {number} o'clock train, it is the faster one.", f"I cannot hear you, please write. {number}"]
+    texts = texts if kind == "text" else [texts[0]] * 2
+    answers = [
+        interleave(continuation_ids(text, tokenizer.encode), audio_ids(9, 2 * number + side), special, Interleaving())
+        for side, text in enumerate(changes.pop("texts", texts))
+    ]
+    query = np.array(audio_ids(4, 1000 + number), np.int32)
+    turns = [Turn("system", "You are a kind guide."), Turn("user", "Which train?", query)]
+    pair = preference_row(
+        chat_prompt_ids(turns, tokenizer.encode, special), *answers, kind, special,
+        margin=5.0, scorer="test", seed=number, source_id="x", tokenizer_hash="audio-1",
+    )  # fmt: skip
+    ids = {name: getattr(pair, name) for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    masks = {name: getattr(pair, name) for name in ("mask_chosen", "mask_rejected")}
+    row = {
+        "pair_id": f"p{number:05d}", "kind": kind, "masked": pair.masked, "language": "en", "split": "train",
+        "audio_q": flac(300), "chosen_audio": flac(400), "rejected_audio": flac(500), "tokenizer_hash": "audio-1",
+        "text_tokenizer_hash": tokenizer.revision, **ids, **masks,
+    }  # fmt: skip
+    return {**plain_row(load_schema("preference")), **row, **changes}
 
 
 def write_part(root: Path | str, table: str, shard: int, rows: Sequence[Row]) -> dict[str, Any]:

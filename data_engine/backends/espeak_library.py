@@ -51,9 +51,7 @@ class _Event(ctypes.Structure):
     )  # fmt: skip
 
 
-_CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
-)
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ def lay_out_voices(source: Path, home: Path) -> None:
     """
     for entry in sorted(source.iterdir()):
         if entry.name != "voices":
-            os.symlink(entry, home / entry.name)
+            (home / entry.name).symlink_to(entry)
     variants = home / "voices" / "!v"
     variants.mkdir(parents=True)
     for name in VARIANTS:
@@ -135,7 +133,7 @@ class EspeakLibrary:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise MissingExtraError(_PACKAGE, "synthesize", "speech synthesis with espeak-ng") from error
+            raise MissingExtraError(_PACKAGE, "embedded", "speech synthesis with espeak-ng") from error
         self._home = tempfile.TemporaryDirectory(prefix="espeak-")
         lay_out_voices(Path(espeakng_loader.get_data_path()), Path(self._home.name))
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from data_engine.backends.prosody_rules import ProsodyTargets
 from data_engine.backends.protocols import Wave
-from data_engine.backends.world import load_world
+from data_engine.models.world import load_world
 
 SAMPLE_RATE = 16_000
 FRAME_MS = 5.0

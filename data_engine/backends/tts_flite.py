@@ -62,7 +62,7 @@ class FliteSynthesizer:
 
     languages = frozenset({"en"})
 
-    def __init__(self, alpha: float = 0.6, program: str = "flite", controls: str | None = None) -> None:
+    def __init__(self, alpha: float = 0.7, program: str = "flite", controls: str | None = None) -> None:
         self._alpha, self._name = alpha, program
         self._folder = Path(controls) if controls else CONTROLS
         self._rules = read_rules(self._folder)
@@ -129,7 +129,7 @@ class FliteSynthesizer:
         with tempfile.TemporaryDirectory(prefix="flite-") as folder:
             output = Path(folder) / "speech.wav"
             command = flite_command(self._program(), name, text, output, targets, f0_hz)
-            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)  # noqa: S603 (a list, no shell)
             if done.returncode or not output.is_file():
                 raise RecordError("SYNTHESIS_FAILED", f"flite failed on '{text[:60]}': {done.stderr[-200:]!r}")
             wave, rate = soundfile.read(output, dtype="float32")

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from data_engine.core.stage import BatchHint
 
 
-def row_seconds(batch: pa.RecordBatch) -> np.ndarray:
+def row_seconds(batch: pa.RecordBatch) -> npt.NDArray[np.float64]:
     """Returns seconds of audio per row, float64 [rows]; zeros when the rows carry no audio."""
     names = batch.schema.names
     if "num_samples" not in names or "sample_rate" not in names:
         return np.zeros(batch.num_rows)
     samples = batch.column(names.index("num_samples")).fill_null(0).to_numpy(zero_copy_only=False)
     rate = batch.column(names.index("sample_rate")).fill_null(1).to_numpy(zero_copy_only=False)
-    return samples / np.maximum(rate, 1)
+    return np.asarray(samples / np.maximum(rate, 1), np.float64)
 
 
 def batch_seconds(batch: pa.RecordBatch) -> float:

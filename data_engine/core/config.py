@@ -56,10 +56,15 @@ def choices(config: BaseModel) -> dict[str, BackendChoice]:
 
 
 def signature_config(config: BaseModel) -> dict[str, Any]:
-    """Returns the configuration less speed knobs, in JSON types."""
-    fields = type(config).model_fields
-    knobs = {n for n, f in fields.items() if isinstance(f.json_schema_extra, dict) and "speed_knob" in f.json_schema_extra}
-    return config.model_dump(mode="json", exclude=knobs)
+    """Returns the configuration less speed knobs, nested ones too, in JSON types."""
+    shown: dict[str, Any] = config.model_dump(mode="json")
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(field.json_schema_extra, dict) and "speed_knob" in field.json_schema_extra:
+            del shown[name]
+        elif isinstance(value, BaseModel):
+            shown[name] = signature_config(value)
+    return shown
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def override(config: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     Raises:
         ConfigError: An assignment has no '=' or goes through something that is not a mapping.
     """
-    result = _copy(config)
+    result: dict[str, Any] = _copy(config)
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:

@@ -45,7 +45,7 @@ class StageStats:
     wall_seconds: float = 0.0
     reject_codes: Counter[str] = field(default_factory=Counter)
     unused_reasons: Counter[str] = field(default_factory=Counter)
-    metrics: Counter[str] = field(default_factory=Counter)  # type: ignore[type-arg]
+    metrics: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
@@ -96,9 +96,9 @@ class StageRun:
 
     def _attempts(self, batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, StageResult]]:
         """Processes a batch; on failure halves it until the one row that fails is alone."""
+        view, result = self._view(batch), None
         started = time.perf_counter()
         try:
-            view = self._view(batch)
             result = self.stage.process(view)
         except _FATAL:
             raise
@@ -118,9 +118,8 @@ class StageRun:
         yield from self._attempts(batch.slice(half))
 
     def _view(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        view = batch.select(list(self.spec.consumes.names)) if batch.num_rows else batch
-        self.spec.consumes.check(view, f"input of stage '{self.spec.name}'")
-        return view
+        self.spec.consumes.check(batch, f"input of stage '{self.spec.name}'")
+        return batch.select(list(self.spec.consumes.names))
 
     def _give_up(self, row: pa.RecordBatch, error: Exception) -> StageResult:
         record_id = row.column(row.schema.get_field_index(self.spec.consumes.id))[0].as_py()
@@ -151,7 +150,7 @@ class StageRun:
         self.stats.unused += len(result.unused)
         self.stats.reject_codes.update(r.code for r in result.rejects)
         self.stats.unused_reasons.update(result.unused.values())
-        self.stats.metrics.update(result.metrics)  # type: ignore[arg-type]
+        self.stats.metrics.update(result.metrics)
         allowed = load_schema("reject").fields[3].values or ()
         for reject in result.rejects:
             if reject.code not in allowed:
@@ -212,7 +211,7 @@ class StageRun:
 
 
 def _ids(batch: pa.RecordBatch, name: str) -> list[str]:
-    return batch.column(batch.schema.get_field_index(name)).to_pylist()  # type: ignore[no-any-return]
+    return list(batch.column(batch.schema.get_field_index(name)).to_pylist())
 
 
 def _parents(batch: pa.RecordBatch, name: str | None) -> set[str]:

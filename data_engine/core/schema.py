@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,8 +34,12 @@ class Field:
     values: tuple[str, ...] | None = None
 
     def arrow(self) -> pa.Field:
-        """Returns the Arrow field."""
-        return pa.field(self.name, parse_type(self.type), self.nullable)
+        """Returns the Arrow field.
+
+        Audio is nullable for Arrow, whatever the schema says: `datasets` recognizes its Audio feature only so.
+        `Schema.check` refuses nulls all the same.
+        """
+        return pa.field(self.name, parse_type(self.type), self.nullable or self.type == AUDIO_TYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +166,14 @@ def load_schema(name: str, version: int = 1) -> Schema:
     return parse_schema(json.loads(path.read_text(encoding="utf-8")))
 
 
-def parse_schema(document: dict[str, object]) -> Schema:
+def parse_schema(document: Mapping[str, Any]) -> Schema:
     """Returns the schema that a parsed schema file describes."""
     fields = tuple(
         Field(f["name"], f["type"], f["nullable"], f["description"], f.get("unit"), _values(f))
-        for f in document["fields"]  # type: ignore[attr-defined]
+        for f in document["fields"]
     )
-    head = (document[key] for key in ("name", "version", "description", "id", "parent"))
-    return Schema(*head, fields)  # type: ignore[arg-type]
+    head: dict[str, Any] = {key: document[key] for key in ("name", "version", "description", "id", "parent")}
+    return Schema(**head, fields=fields)
 
 
 def _values(field: dict[str, list[str]]) -> tuple[str, ...] | None:

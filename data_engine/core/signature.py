@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def signature(
-    name: str, version: str, config: Mapping[str, Any], revisions: Mapping[str, str], upstream: str
-) -> str:
+def signature(name: str, version: str, config: Mapping[str, Any], revisions: Mapping[str, str], upstream: str) -> str:
     """Returns the signature of a stage: equal signatures mean equal output.
 
     Args:

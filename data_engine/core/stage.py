@@ -173,7 +173,7 @@ def iterate_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 def column(batch: pa.RecordBatch, name: str) -> list[Any]:
     """Returns one column as a Python list."""
-    return batch.column(batch.schema.get_field_index(name)).to_pylist()
+    return list(batch.column(batch.schema.get_field_index(name)).to_pylist())
 
 
 def concat(batches: Iterable[pa.RecordBatch], schema: Schema) -> pa.RecordBatch:

@@ -69,7 +69,8 @@ def dataset_card(
         "tags": ["speech", "audio-tokens", *(["synthetic"] if facts.synthetic else [])],
         "configs": [_config(name, folder, rows, number == 0) for number, (name, folder) in enumerate(folders.items())],
     }
-    table = ["| set | split | rows |", "|---|---|---|", *(f"| {k.replace('/', ' | ')} | {n} |" for k, n in rows.items())]
+    counts = [f"| {key.replace('/', ' | ')} | {count} |" for key, count in rows.items()]
+    table = ["| set | split | rows |", "|---|---|---|", *counts]
     parts = [f"# {title}", *paragraphs, "\n".join(table), "\n".join(_facts(facts))]
     written = yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
     return f"---\n{written}---\n\n" + "\n\n".join(parts) + "\n"
@@ -91,8 +92,8 @@ def _facts(facts: Facts) -> list[str]:
     if facts.rows:
         spoken = f"{facts.synthetic} of {facts.rows} rows hold speech that a machine made (`is_synthetic`)"
     return [
-        f"- Synthetic speech: {spoken}. Cloned voices belong to speakers whose consent the engine has on record; say so "
-        "wherever this audio is played.",
+        f"- Synthetic speech: {spoken}. Cloned voices belong to speakers whose consent the engine has on record; say "
+        "that it is synthetic wherever it is played.",
         f"- Licences of the source audio: {_listed(facts.licences)}.",
         f"- Audio tokenizer: {_listed(facts.tokenizers)}. Text tokenizer: {_listed(facts.text_tokenizers)}. Ids mean "
         "nothing under any other tokenizer.",

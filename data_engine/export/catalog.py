@@ -68,7 +68,7 @@ def export(
 
 def _clear(folder: Storage, present: list[str]) -> None:
     # Only an earlier export is replaced: a mistyped target must not cost anyone a home folder.
-    if "README.md" not in present or not set(present) <= {"README.md", "data", "audio_pairs", "tokenizer"}:
+    if not set(present) <= {"README.md", "data", "audio_pairs", "tokenizer"}:
         raise ConfigError(f"'{folder.uri}' holds other things than an export; choose another folder")
     for name in present:
         folder.remove(name)

@@ -83,7 +83,9 @@ def by_split(batch: pa.RecordBatch, split: str | None) -> Iterable[tuple[str, pa
 
 
 def with_features(batch: pa.RecordBatch, schema: Schema, extra: tuple[str, ...] = ()) -> pa.RecordBatch:
-    """Returns the batch with the Hugging Face features of its columns in the metadata.
+    """Returns the batch with the Hugging Face features of its columns in the metadata and every column nullable.
+
+    `datasets` believes a feature in the metadata only where the column's field equals its own, and its are nullable.
 
     Args:
         batch: Columns of `schema`, and string columns named in `extra`.
@@ -94,4 +96,5 @@ def with_features(batch: pa.RecordBatch, schema: Schema, extra: tuple[str, ...] 
     known |= {name: {"dtype": "string", "_type": "Value"} for name in extra}
     features: dict[str, Any] = {name: known[name] for name in batch.schema.names}
     metadata = {"schema": str(schema), "huggingface": json.dumps({"info": {"features": features}}, sort_keys=True)}
-    return batch.replace_schema_metadata(metadata)
+    fields = [field.with_nullable(True) for field in batch.schema]
+    return pa.RecordBatch.from_arrays(batch.columns, schema=pa.schema(fields, metadata))

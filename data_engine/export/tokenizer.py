@@ -8,14 +8,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_engine.backends.protocols import TextTokenizer
-from data_engine.core.errors import ContractError, MissingExtraError
+from data_engine.backends.text_bpe import TOKENIZER
+from data_engine.core.config import BackendChoice
+from data_engine.core.errors import ConfigError, ContractError, MissingExtraError
 from data_engine.tokens.layout import to_string
 from data_engine.tokens.vocabulary import AUDIO_OFFSET, AUDIO_SIZE, TOKEN_STRINGS, VOCABULARY_SIZE, Ids, is_audio
+
+
+def read_document(choice: BackendChoice) -> dict[str, Any]:
+    """Returns the `tokenizers` JSON of the text tokenizer that a configuration chose.
+
+    Raises:
+        ConfigError: It is not in that format, such as a sentencepiece model.
+    """
+    path = Path(choice.options.get("path") or TOKENIZER)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if choice.name != "bpe" or file.suffix != ".json" or not file.is_file():
+        raise ConfigError(
+            f"the text tokenizer '{choice.name}' ({path}) has no tokenizer.json and cannot be exported; convert it "
+            "with transformers and name the folder in the option 'path'"
+        )
+    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def special_strings(specials: Mapping[str, int]) -> dict[int, str]:
@@ -92,7 +111,7 @@ class Speller:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise MissingExtraError("tokenizers", "embedded", "checking exported strings") from error
+            raise MissingExtraError("tokenizers", "llm", "checking exported strings") from error
         self._exported = Tokenizer.from_str(json.dumps(document))
         self._decode = tokenizer.decode
         self._strings = special_strings(tokenizer.specials())
@@ -101,7 +120,8 @@ class Speller:
         """Returns the string form of ids: text, special tokens by name, audio as `<audio_N>`."""
         kind = np.where(is_audio(ids), 2, np.isin(ids, list(self._strings)).astype(int))
         cuts = np.flatnonzero(np.diff(kind)) + 1
-        return "".join(self._run(run, int(k[0])) for run, k in zip(np.split(ids, cuts), np.split(kind, cuts), strict=True) if run.size)
+        runs = zip(np.split(ids, cuts), np.split(kind, cuts), strict=True)
+        return "".join(self._run(run, int(kinds[0])) for run, kinds in runs if run.size)
 
     def _run(self, run: Ids, kind: int) -> str:
         if kind == 2:

@@ -8,8 +8,9 @@ Only pyarrow and tokenizers are needed to write it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,13 +21,15 @@ from data_engine.core.schema import load_schema
 from data_engine.export.card import Facts, dataset_card
 from data_engine.export.catalog import ExportReport
 from data_engine.export.split_files import SplitFiles, by_split, scratch, with_features
-from data_engine.export.tokenizer import Speller, complete_document, tokenizer_files
+from data_engine.export.tokenizer import Speller, complete_document, read_document, tokenizer_files
 from data_engine.io.outputs import listed_parts, require_parts
 from data_engine.io.shards import read_batches
 from data_engine.io.storage import Storage
-from data_engine.tokens.vocabulary import SpecialTokens
+from data_engine.tokens.vocabulary import Ids, SpecialTokens
 
 TRL_COLUMNS = ("prompt", "chosen", "rejected")
+UNREADABLE = "\ufffd"
+"""What a decoder puts for bytes that are no character."""
 _AUDIO_COLUMNS = ("audio_q", "chosen_audio", "rejected_audio")
 _ABOUT = """\
 Preference pairs of a speech data engine run. `load_dataset("THIS_FOLDER")` gives pairs whose answers differ in what is
@@ -50,8 +53,8 @@ trainer = DPOTrainer(
 )
 ```
 
-`mask_audio` makes it the masked DPO of Step-Audio-AQAA (arXiv 2506.08967): audio tokens carry no preference. The columns
-`mask_chosen` and `mask_rejected` say the same. Without it, TRL trains on audio tokens too."""
+`mask_audio` makes it the masked DPO of Step-Audio-AQAA (arXiv 2506.08967): audio tokens carry no preference. The
+columns `mask_chosen` and `mask_rejected` say the same. Without it, TRL trains on audio tokens too."""
 _ABOUT_AUDIO = """\
 The set `audio_pairs` (`load_dataset("THIS_FOLDER", "audio_pairs")`) holds pairs that say the same and sound different:
 for a reward model or unmasked training. `masked` is false in all of them. Never mix them with the pairs above."""
@@ -62,7 +65,7 @@ def export_trl(
     target: Storage,
     split: str | None,
     text_tokenizer: BackendChoice | None = None,
-    unwritable: Literal["fail", "skip"] = "fail",
+    split_characters: Literal["skip", "fail"] = "skip",
 ) -> ExportReport:
     """Writes preference pairs, the tokenizer and a dataset card.
 
@@ -71,18 +74,22 @@ def export_trl(
         target: Folder to write.
         split: Only this split; none: all.
         text_tokenizer: Back end that made the ids; none: as `run.json` says.
-        unwritable: What to do with a text pair whose string form would not be read back as its ids, such as one with an
-            audio chunk inside a character: stop, or leave it out and count it.
+        split_characters: What to do with a text pair in which audio cuts a character whose bytes are several ids, so
+            that no string stands for it: leave it out and count it, or stop. The shards and the loader have it.
 
     Raises:
-        ConfigError: There are no pairs, or the back end cannot be exported.
-        ContractError: Ids of another or of two tokenizers, an unwritable pair, or a set that mixes the two kinds.
+        ConfigError: There are no pairs, or the text tokenizer cannot be exported.
+        ContractError: Ids of another or of two tokenizers, a pair whose strings are not read back as its ids, or a set
+            that mixes the two kinds.
     """
     require_parts(source, "preferences")
-    tokenizer = _open_tokenizer(source, text_tokenizer)
-    document = complete_document(_document(tokenizer), tokenizer.specials())
+    choice = text_tokenizer or _tokenizer_choice(source)
+    tokenizer = build_backend("text_tokenizer", choice.name, choice.options)
+    tokenizer.open()
+    document = complete_document(read_document(choice), tokenizer.specials())
     report, facts = ExportReport("trl", target.uri), Facts()
-    pairs = _PairWriter(Speller(tokenizer, document), SpecialTokens.from_mapping(tokenizer.specials()), unwritable, report)
+    special = SpecialTokens.from_mapping(tokenizer.specials())
+    pairs = _PairWriter(Speller(tokenizer, document), special, split_characters, report)
     _write_sets(source, target, split, pairs, facts, tokenizer.revision)
     for name, content in tokenizer_files(document, tokenizer.specials()).items():
         target.write(f"tokenizer/{name}", content)
@@ -90,50 +97,52 @@ def export_trl(
     _note_licences(source, facts)
     has_audio = any(key.startswith("audio_pairs/") for key in report.rows)
     folders = {"text_pairs": "data"} | ({"audio_pairs": "audio_pairs"} if has_audio else {})
-    about = [_ABOUT, _ABOUT_AUDIO] if has_audio else [_ABOUT]
+    about = [_ABOUT, *([_ABOUT_AUDIO] if has_audio else []), *_left_out(report)]
     target.write("README.md", dataset_card("Speech preference pairs", folders, report.rows, facts, about).encode())
     report.files.append("README.md")
     return report
 
 
 class _PairWriter:
-    """Turns rows of the preferences table into the rows of the two sets."""
+    """Turns rows of the preferences table into rows of the text set."""
 
     def __init__(
-        self, speller: Speller, special: SpecialTokens, unwritable: Literal["fail", "skip"], report: ExportReport
+        self, speller: Speller, special: SpecialTokens, split_characters: Literal["skip", "fail"], report: ExportReport
     ) -> None:
-        self.speller, self.special, self.unwritable, self.report = speller, special, unwritable, report
+        self.speller, self.special, self.split_characters, self.report = speller, special, split_characters, report
 
     def text_pairs(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Returns text pairs with their strings, without audio."""
-        strings = [self._strings(*row) for row in zip(*(_ids(batch, name) for name in TRL_COLUMNS), strict=True)]
-        good = pa.array([row is not None for row in strings], pa.bool_())
-        if bad := len(strings) - sum(row is not None for row in strings):
-            self._report_unwritable(batch, strings, bad)
-        kept = batch.filter(good).drop_columns(list(_AUDIO_COLUMNS))
+        """Returns text pairs with their strings, without audio.
+
+        Raises:
+            ContractError: As `export_trl`.
+        """
+        columns = [batch.column(name) for name in ("pair_id", *(f"{name}_ids" for name in TRL_COLUMNS))]
+        rows = zip(*columns, strict=True)
+        strings = [self._strings(str(pair), *(ids.values.to_numpy() for ids in row)) for pair, *row in rows]
+        kept = batch.filter(pa.array([row is not None for row in strings], pa.bool_()))
+        if left_out := batch.num_rows - kept.num_rows:
+            self.report.left_out["split_characters"] = self.report.left_out.get("split_characters", 0) + left_out
+        kept = kept.drop_columns(list(_AUDIO_COLUMNS))
         written = [row for row in strings if row is not None]
         for position, name in enumerate(TRL_COLUMNS):
             kept = kept.append_column(name, pa.array([row[position] for row in written], pa.string()))
         return with_features(kept, load_schema("preference"), TRL_COLUMNS)
 
-    def _strings(self, *ids: Any) -> tuple[str, ...] | None:
-        texts = tuple(self.speller.spell(part) for part in ids)
+    def _strings(self, pair: str, prompt: Ids, *answers: Ids) -> tuple[str, ...] | None:
+        texts = tuple(self.speller.spell(ids) for ids in (prompt, *answers))
         # TRL encodes prompt and answer together, and appends the end of sequence where it is missing.
-        whole = [
-            (texts[0], list(ids[0])),
-            *((texts[0] + text, [*ids[0], *answer]) for text, answer in zip(texts[1:], ids[1:], strict=True)),
-        ]
-        ends = all(answer.size and answer[-1] == self.special.end_of_turn for answer in ids[1:])
-        return texts if ends and all(self.speller.reads_back(*pair) for pair in whole) else None
-
-    def _report_unwritable(self, batch: pa.RecordBatch, strings: list[Any], count: int) -> None:
-        if self.unwritable == "fail":
-            raise ContractError(
-                f"pair '{batch.column('pair_id')[strings.index(None)]}' has no string form that is read back as its ids "
-                "(an audio chunk inside a character, or a token written in the text). Leave such pairs out with "
-                "unwritable='skip', or train from the shards, which hold ids."
-            )
-        self.report.left_out["unwritable"] = self.report.left_out.get("unwritable", 0) + count
+        whole = [(texts[0] + text, np.concatenate([prompt, ids])) for text, ids in zip(texts[1:], answers, strict=True)]
+        ends = all(ids.size and ids[-1] == self.special.end_of_turn for ids in answers)
+        if ends and all(self.speller.reads_back(*form) for form in [(texts[0], prompt), *whole]):
+            return texts
+        if self.split_characters == "skip" and any(UNREADABLE in text for text in texts):
+            return None
+        raise ContractError(
+            f"pair '{pair}' has no string form that the exported tokenizer reads back as its ids: a token is spelled "
+            "out in its text, audio cuts a character, or its answer does not end its turn. Train it from the shards, "
+            "which hold ids."
+        )
 
 
 def _write_sets(
@@ -150,9 +159,9 @@ def _write_sets(
             for name, rows in by_split(batch.filter(pc.invert(masked)), split):
                 facts.add(rows)
                 audio.write(name, with_features(rows, schema))
+        if not text.rows:
+            raise ConfigError(f"'{source.uri}' has no text pairs" + (f" in the split {split}" if split else ""))
         pairs.report.files += text.close() + audio.close()
-    if not text.rows:
-        raise ConfigError(f"'{source.uri}' has no text pairs" + (f" in the split {split}" if split else ""))
     pairs.report.rows |= {f"text_pairs/{name}": count for name, count in text.rows.items()}
     pairs.report.rows |= {f"audio_pairs/{name}": count for name, count in audio.rows.items()}
 
@@ -169,29 +178,16 @@ def _checked_batches(source: Storage, revision: str) -> Iterator[pa.RecordBatch]
             text = set(pc.unique(batch.column("text_tokenizer_hash")).to_pylist())
             if text - {revision}:
                 raise ContractError(
-                    f"'{part.name}' was made with the text tokenizer {sorted(text)}, the exported one is {revision}; name "
-                    "the one the run used with text_tokenizer"
+                    f"'{part.name}' was made with the text tokenizer {sorted(text)}, the exported one is {revision}; "
+                    "name the one the run used with text_tokenizer"
                 )
             yield batch
 
 
-def _open_tokenizer(source: Storage, choice: BackendChoice | None) -> Any:
-    if choice is None:
-        run = source.read_json("run.json") or {}
-        prefer = (run.get("config") or {}).get("prefer") or {}
-        choice = BackendChoice.model_validate((prefer.get("pair") or {}).get("text_tokenizer") or "bpe")
-    tokenizer = build_backend("text_tokenizer", choice.name, choice.options)
-    tokenizer.open()
-    return tokenizer
-
-
-def _document(tokenizer: Any) -> Any:
-    if not hasattr(tokenizer, "document"):
-        raise ConfigError(
-            f"the text tokenizer {type(tokenizer).__name__} has no `document()` with its `tokenizers` JSON, so it cannot "
-            "be exported"
-        )
-    return tokenizer.document()
+def _tokenizer_choice(source: Storage) -> BackendChoice:
+    run = source.read_json("run.json") or {}
+    prefer = (run.get("config") or {}).get("prefer") or {}
+    return BackendChoice.model_validate((prefer.get("pair") or {}).get("text_tokenizer") or "bpe")
 
 
 def _note_licences(source: Storage, facts: Facts) -> None:
@@ -202,6 +198,8 @@ def _note_licences(source: Storage, facts: Facts) -> None:
                 facts.licences.update(v for v in pc.unique(batch.column("licence")).to_pylist() if v)
 
 
-def _ids(batch: pa.RecordBatch, name: str) -> list[Any]:
-    column = batch.column(f"{name}_ids")
-    return [scalar.values.to_numpy() for scalar in column]
+def _left_out(report: ExportReport) -> list[str]:
+    count = report.left_out.get("split_characters", 0)
+    if not count:
+        return []
+    return [f"{count} pairs are left out: audio cuts a character in two, so no string stands for their ids."]

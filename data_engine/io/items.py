@@ -18,7 +18,7 @@ SHARDS_PER_FILE = 1024
 
 def write_items(storage: Storage, folder: str, rows: pa.Table, rows_per_shard: int) -> int:
     """Writes `rows` as item files and returns the number of shards."""
-    num_shards = -(-rows.num_rows // rows_per_shard)
+    num_shards: int = -(-rows.num_rows // rows_per_shard)
     for first in range(0, num_shards, SHARDS_PER_FILE):
         sink = pa.BufferOutputStream()
         last = min(first + SHARDS_PER_FILE, num_shards)

@@ -11,6 +11,7 @@ from data_engine.io.levels import FloatArray, Levels
 
 _ACTIVE_SHARE = 10 ** (-40 / 20)
 _CANCELLATION = 0.05
+_SAME_LOUDNESS = 0.9
 _OVERSHOOT_PEAK = 0.999
 _QUIET_PEAK = 10 ** (-40 / 20)
 _RAISED_PEAK = 10 ** (-3 / 20)
@@ -27,7 +28,8 @@ def mix_weights(levels: Levels, lfe: Sequence[int]) -> tuple[FloatArray, bool]:
     """Returns the weights [1, channels] of a mono mix, and whether the channels cancel each other.
 
     The mix is the mean of the active channels. Independent channels of power P give P / n; a mix below a
-    twentieth of that cancels (antiphase), and the loudest channel stands in for it.
+    twentieth of that cancels (antiphase), and the loudest channel (of equals the first, which is rarely the
+    inverted one) stands in for it.
     """
     active = active_channels(levels, lfe)
     weights = np.zeros((1, len(levels.rms)))
@@ -38,8 +40,8 @@ def mix_weights(levels: Levels, lfe: Sequence[int]) -> tuple[FloatArray, bool]:
     expected = float(np.diag(levels.covariance)[active].mean()) / len(active)
     if len(active) == 1 or mixed >= _CANCELLATION * expected:
         return weights, False
-    loudest = max(active, key=lambda c: float(levels.rms[c]))
-    return one_channel(len(levels.rms), loudest), True
+    enough = _SAME_LOUDNESS * max(float(levels.rms[c]) for c in active)
+    return one_channel(len(levels.rms), next(c for c in active if levels.rms[c] >= enough)), True
 
 
 def split_weights(channels: int, lfe: Sequence[int]) -> FloatArray:

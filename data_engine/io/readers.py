@@ -76,9 +76,10 @@ def soundfile_blocks(source: Source, block_samples: int, damage: list[str]) -> I
             while len(block := file.read(block_samples, dtype="float32", always_2d=True)):
                 delivered += len(block)
                 yield np.ascontiguousarray(block.T)
-            return
         except soundfile.LibsndfileError as error:
             damage.append(f"damaged after sample {delivered}: {error}")
+        else:
+            return
     yield from _after(ffmpeg_blocks(source, block_samples, damage), delivered)
 
 

@@ -50,11 +50,12 @@ class Resampler:
 
     def _convert(self, block: Samples, last: bool) -> Samples:
         frames = np.ascontiguousarray(block.T)
-        converted: Samples = self._stream.resample_chunk(frames, last=last).T
-        return np.ascontiguousarray(converted)
+        converted: Samples = self._stream.resample_chunk(frames, last=last)
+        return np.asarray(converted.T, np.float32, order="C")
 
 
 def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:
     """Converts a whole wave, float32 [samples], to another rate in Hz."""
     stream = Resampler(from_rate, to_rate, 1)
-    return np.concatenate([stream.push(samples[None, :]), stream.finish()], axis=1)[0]
+    joined: Samples = np.concatenate([stream.push(samples[None, :]), stream.finish()], axis=1)
+    return np.ravel(joined)

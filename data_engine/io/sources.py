@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-
 from pydantic import Field
 
 from data_engine.core.config import Settings

@@ -6,20 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
 
-from data_engine.core.errors import ConfigError, ContractError, MissingExtraError
+from data_engine.core.errors import ConfigError, ContractError
 from data_engine.core.schema import load_schema
 from data_engine.core.signature import digest
 from data_engine.io.shards import ROWS_PER_BATCH, TABLE_SCHEMAS
 from data_engine.io.storage import Storage
 from data_engine.loader.order import Shuffle, consumer_range, windows
 from data_engine.loader.reading import Row, UnitReader, checked_filters, list_units, row_of
-
-try:
-    import torch
-    from torch.utils.data import IterableDataset, get_worker_info
-except ImportError as missing:
-    raise MissingExtraError("torch", "train", "data_engine.loader") from missing
 
 STATE_VERSION = 1
 
@@ -54,7 +50,6 @@ class ShardDataset(IterableDataset[Row]):
     Raises:
         ConfigError: No such table, column or filter value; a folder without committed parts; a bad rank.
         ContractError: Folders were made with two tokenizers. Raised while iterating when a later row shows it.
-        MissingExtraError: torch is not installed (on import).
     """
 
     def __init__(

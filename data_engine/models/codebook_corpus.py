@@ -5,7 +5,6 @@ Everything but the real recordings comes out of wheels, and every draw is seeded
 
 from __future__ import annotations
 
-import ctypes
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_engine.backends.espeak_library import SAMPLE_RATE as ESPEAK_RATE
+from data_engine.backends.espeak_library import VARIANTS, Utterance, shared_library
 from data_engine.models.bank_text import bank_sentences
 
 Wave = npt.NDArray[np.float32]
@@ -24,14 +25,8 @@ SAMPLE_RATE = 16000
 OPEN_LICENCES = ("CC0", "CC BY 4", "CC BY 3", "MIT", "Apache", "public domain")
 """Prefixes of the licences real recordings may have; share-alike and copyleft ones stay out."""
 
-_LATIN_VOICES = ("en-us", "en-gb", "en-gb-scotland", "de", "fr-fr", "es", "it", "pt-br", "nl", "sv", "pl", "fi")
+_LATIN_VOICES = ("en-us", "en-gb-x-rp", "en-gb-scotland", "de", "fr", "es", "it", "pt-br", "nl", "sv", "pl", "fi")
 _HAN_VOICES = ("cmn", "yue")
-_VARIANTS = (
-    "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Annie", "Andrea", "Alicia",
-    "Denis", "Gene", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Michael", "Mike", "adam", "anika", "antonio",
-    "belinda", "caleb", "david", "edward", "grandma", "grandpa", "iven", "john", "linda", "pablo", "paul",
-    "robert", "sandro", "shelby", "steph", "travis", "victor", "whisper", "zac", "klatt2", "klatt4",
-)  # fmt: skip
 HELD_OUT = (
     "Azure-Samples/cognitive-services-speech-sdk", "Picovoice/leopard", "google/lyra", "ming024/FastSpeech2",
     "openai/whisper", "resemble-ai/Resemblyzer", "stepfun-ai/Step-Audio", "wenet-e2e/wenet",
@@ -63,59 +58,22 @@ class Recording:
         return self.source in HELD_OUT
 
 
-class EspeakReader:
-    """espeak-ng of the `espeakng-loader` wheel, in this process; one at a time, as the library has global state."""
-
-    def __init__(self) -> None:
-        import espeakng_loader
-
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        folder = espeakng_loader.get_data_path().encode()
-        synchronous = 2
-        self.sample_rate = int(self._library.espeak_Initialize(synchronous, 0, folder, 0))
-        self._blocks: list[Wave] = []
-        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        self._callback = kind(self._take)
-        self._library.espeak_SetSynthCallback(self._callback)
-
-    def _take(self, samples: Any, count: int, _events: Any) -> int:
-        if count > 0:
-            self._blocks.append(np.ctypeslib.as_array(samples, (count,)).astype(np.float32) / 32768)
-        return 0
-
-    def read(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int) -> Wave:
-        """Returns `text` read aloud, float32 [samples] at 16 kHz.
-
-        Args:
-            text: What to read.
-            voice: espeak voice and variant, as `en-us+f3`.
-            rate: Words per minute.
-            pitch: 0..99.
-            pitch_range: 0..99.
-        """
-        import soxr
-
-        self._blocks = []
-        self._library.espeak_SetVoiceByName(voice.encode())
-        for parameter, value in ((1, rate), (3, pitch), (4, pitch_range)):
-            self._library.espeak_SetParameter(parameter, value, 0)
-        encoded = text.encode()
-        utf8 = 1
-        self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, utf8, None, None)
-        wave = np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.float32)
-        return np.asarray(soxr.resample(wave, self.sample_rate, SAMPLE_RATE), np.float32)
-
-
 def read_aloud(seconds: float, rng: np.random.Generator) -> Iterator[Wave]:
-    """Yields script-bank sentences in random voices, rates and pitches until `seconds` of audio are out."""
-    reader = EspeakReader()
+    """Yields script-bank sentences in random voices, rates and pitches until `seconds` of audio are out.
+
+    English is also read by the rules of other languages, which gives their sounds without their sentences.
+    """
+    import soxr
+
+    library = shared_library()
     latin, han = bank_sentences("en"), bank_sentences("zh")
     done = 0.0
     while done < seconds:
         texts, voices = (han, _HAN_VOICES) if rng.random() < 0.3 else (latin, _LATIN_VOICES)
-        voice = f"{voices[rng.integers(len(voices))]}+{_VARIANTS[rng.integers(len(_VARIANTS))]}"
+        text, voice, variant = (str(options[rng.integers(len(options))]) for options in (texts, voices, VARIANTS))
         rate, pitch, pitch_range = (int(rng.integers(*bounds)) for bounds in ((110, 260), (10, 95), (20, 95)))
-        wave = reader.read(texts[rng.integers(len(texts))], voice, rate, pitch, pitch_range)
+        spoken = library.say(Utterance(text, voice, variant, rate, pitch, pitch_range)).samples
+        wave = np.asarray(soxr.resample(spoken.astype(np.float32) / 32768, ESPEAK_RATE, SAMPLE_RATE), np.float32)
         if len(wave) >= SAMPLE_RATE // 2:
             done += len(wave) / SAMPLE_RATE
             yield wave

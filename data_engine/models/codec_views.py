@@ -69,12 +69,12 @@ def linguistic_view(mel: Floats, count: int) -> Floats:
         mel: Spectrogram of the wave, from `speech_mel`.
         count: 60 ms blocks.
     """
-    pairs = blocks(mel, count, LINGUISTIC_FRAMES).reshape(count, 3, 2, -1).mean(axis=2)
+    pairs = blocks(mel, count, LINGUISTIC_FRAMES).reshape(count, 3, 2, mel.shape[1]).mean(axis=2)
     transformed: Any = dct(pairs, type=2, axis=2, norm="ortho")
     cepstra = transformed[:, :, :_CEPSTRA]
     shape = cepstra - _speech_mean(cepstra)
     shape[:, :, 0] *= np.float32(_LEVEL_WEIGHT)
-    return _grid(shape.reshape(count, -1), LINGUISTIC_STEPS)
+    return _grid(shape.reshape(count, 3 * _CEPSTRA), LINGUISTIC_STEPS)
 
 
 def _speech_mean(cepstra: Floats) -> Floats:
@@ -98,7 +98,7 @@ def acoustic_view(mel: Floats, count: int) -> Floats:
 
 def _grid(coordinates: Floats, steps: float) -> Floats:
     scaled = np.rint(coordinates * np.float32(steps))
-    return np.clip(scaled, -GRID_LIMIT, GRID_LIMIT).astype(np.float32)
+    return np.asarray(np.clip(scaled, -GRID_LIMIT, GRID_LIMIT), np.float32)
 
 
 def nearest(points: Floats, centroids: Floats) -> npt.NDArray[np.int64]:

@@ -31,9 +31,7 @@ def mel_to_power(mel: Floats, settings: MelSettings, iterations: int = 12) -> Fl
         settings: The spectrogram they belong to.
         iterations: Updates.
     """
-    filters = mel_filterbank(
-        settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.fmax
-    )
+    filters = mel_filterbank(settings.sample_rate, settings.n_fft, settings.n_mels, settings.fmin, settings.fmax)
     bands, bins = csr_array(filters), csr_array(filters.T)  # sparse: sums in one order, whatever the threads
     weight = np.maximum(filters.sum(0), _TINY)[:, None]
     power = np.ones((filters.shape[1], len(mel)), np.float32)
@@ -51,7 +49,7 @@ def start_phases(num_frames: int, num_bins: int, hop: int, n_fft: int) -> Spectr
     bins = np.arange(num_bins, dtype=np.float64)
     offset = np.mod(bins * bins * _GOLDEN, 1.0)
     advance = np.mod(np.outer(np.arange(num_frames, dtype=np.float64) * hop / n_fft, bins), 1.0)
-    return np.exp(2j * np.pi * (offset + advance)).astype(np.complex64)
+    return np.asarray(np.exp(2j * np.pi * (offset + advance)), np.complex64)
 
 
 def griffin_lim(
@@ -68,7 +66,8 @@ def griffin_lim(
         iterations: Projections; 0 keeps the start phases.
         momentum: 0 is plain Griffin-Lim.
     """
-    spectra = magnitude * start_phases(*magnitude.shape, settings.hop, settings.n_fft)
+    num_frames, num_bins = magnitude.shape
+    spectra = magnitude * start_phases(num_frames, num_bins, settings.hop, settings.n_fft)
     previous = np.zeros_like(spectra)
     for _ in range(iterations):
         consistent = _analyse(_overlap_add(spectra, settings), len(magnitude), settings)
@@ -91,7 +90,8 @@ def _overlap_add(spectra: Spectra, settings: MelSettings) -> Floats:
     segments: Any = irfft(spectra, n=settings.n_fft)
     squared = np.broadcast_to(window**2, (len(spectra), settings.win_length))
     weight = _add_shifted(squared, settings.hop)
-    return _add_shifted(segments[:, : settings.win_length] * window, settings.hop) / np.maximum(weight, 1e-3)
+    total = _add_shifted(segments[:, : settings.win_length] * window, settings.hop)
+    return np.asarray(total / np.maximum(weight, 1e-3), np.float32)
 
 
 def _add_shifted(segments: Floats, hop: int) -> Floats:

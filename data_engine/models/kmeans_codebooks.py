@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from data_engine.backends.codec_kmeans import CODEBOOKS, KMeansCodec
 from data_engine.models.codebook_corpus import (
+    Recording,
     Wave,
     open_recordings,
     read_aloud,
@@ -79,7 +80,9 @@ def cell_means(codes: Indices, values: Floats, num_cells: int, prior: float = 0.
     return means
 
 
-def fit_spectra(mels: Sequence[Floats], codes02: Sequence[Indices], codes06: Sequence[Indices]) -> tuple[Floats, Floats]:
+def fit_spectra(
+    mels: Sequence[Floats], codes02: Sequence[Indices], codes06: Sequence[Indices]
+) -> tuple[Floats, Floats]:
     """Returns what each code adds to the log-mel: vq02 float32 [1024, 6, 80] and vq06 float32 [4096, 80].
 
     Backfitting (Friedman and Stuetzle 1981): each codebook in turn explains what the other leaves over.
@@ -142,7 +145,7 @@ def corpus(extra: Path | None, minutes: float, seed: int) -> Iterator[Wave]:
         yield vary(wave, rng)
 
 
-def _real(extra: Path | None) -> list:  # type: ignore[type-arg]
+def _real(extra: Path | None) -> list[tuple[Recording, Wave]]:
     return readable(open_recordings(extra)) if extra else []
 
 
@@ -173,7 +176,8 @@ def measure(codec: KMeansCodec, waves: Sequence[Wave]) -> dict[str, float]:
 
 
 def _distance(left: Sequence[Floats], right: Sequence[Floats]) -> float:
-    return float(np.abs(np.concatenate([a.reshape(-1, 80) for a in left]) - np.concatenate([b.reshape(-1, 80) for b in right])).mean())
+    gaps = [np.abs(a.reshape(-1) - b.reshape(-1)) for a, b in zip(left, right, strict=True)]
+    return float(np.concatenate(gaps).mean())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

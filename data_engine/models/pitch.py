@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data_engine.backends.world import load_world
 from data_engine.models.features import Floats
+from data_engine.models.world import load_world
 
 LOWEST_HZ, HIGHEST_HZ = 60.0, 500.0
 _FRAME_MS = 10.0

@@ -155,7 +155,8 @@ def _tables(records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, An
     for record in records:
         for table, part in record["tables"].items():
             if not table.startswith("work/"):
-                tables.setdefault(table, []).append({"shard": record["shard"], **part, "file": f"{table}/{part['file']}"})
+                named = {"shard": record["shard"], **part, "file": f"{table}/{part['file']}"}
+                tables.setdefault(table, []).append(named)
     return tables
 
 

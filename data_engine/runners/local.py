@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -78,10 +79,8 @@ class _Pool:
                     yield report
 
     def _send(self, worker: _Worker) -> None:
-        try:
+        with suppress(OSError):  # it died while idle: reading says so, and the task goes to a fresh process
             worker.connection.send(worker.task)
-        except OSError:
-            pass  # it died while idle: reading from it says so, and the task is given to a fresh process
 
     def _receive(self, worker: _Worker, queue: deque[tuple[int, int]]) -> dict[str, Any] | None:
         assert worker.task is not None

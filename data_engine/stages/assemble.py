@@ -11,6 +11,7 @@ from data_engine.core.errors import ConfigError, ContractError, RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker
 from data_engine.stages.books import DialogueBook, close_books
+from data_engine.stages.consent import VoicesReference
 from data_engine.stages.dialogue import DialogueStream, Row, chosen_takes, parse_context
 from data_engine.stages.examples import Coder, Exchange, InterleavingSettings, RecordKind, example_row
 from data_engine.stages.gates import MEASURES
@@ -56,14 +57,14 @@ class Assemble:
             record_types: Types of example to make of each answer.
             interleaving: Ratio, markers and tail of text and audio in an answer.
             text_tokenizer: Back end of role `text_tokenizer`.
-            voices: Output folder that holds the voices table; only type TTS needs it.
+            voices: Where the voices are; only type TTS needs them.
             batch_rows: Rows at once.
         """
 
         record_types: tuple[RecordKind, ...] = ("AQTAA",)
         interleaving: InterleavingSettings = InterleavingSettings()
         text_tokenizer: BackendChoice = role("text_tokenizer", "bpe")
-        voices: str | None = None
+        voices: VoicesReference = VoicesReference()
         batch_rows: int = speed_knob(64, ge=1)
 
     def __init__(self, config: Config, load_voices: LoadVoices = read_voices) -> None:
@@ -72,7 +73,7 @@ class Assemble:
         Raises:
             ConfigError: Type TTS without voices, or a ratio that would cut groups.
         """
-        if "TTS" in config.record_types and config.voices is None:
+        if "TTS" in config.record_types and not config.voices.uri:
             raise ConfigError("stage 'assemble': record type TTS needs 'voices', the folder of the voices table")
         self.config, self._load_voices = config, load_voices
         self._interleaving = config.interleaving.build()
@@ -94,8 +95,8 @@ class Assemble:
         special = SpecialTokens.from_mapping(tokenizer.specials())
         self._coder = Coder(tokenizer.encode, special, self._interleaving, tokenizer.revision)
         self._voices: VoiceLibrary = {}
-        if "TTS" in self.config.record_types and self.config.voices is not None:
-            self._voices = self._load_voices(self.config.voices, _PROMPT)
+        if "TTS" in self.config.record_types and self.config.voices.uri:
+            self._voices = self._load_voices(self.config.voices.uri, _PROMPT)
         self._stream.reset()
 
     def process(self, batch: pa.RecordBatch) -> StageResult:

@@ -7,6 +7,7 @@ the windows around it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,7 @@ class ClusterSettings(Settings):
         centroid_distance: Clusters are joined into speakers up to this distance of their centroids.
         min_window_seconds: Shorter windows are assigned to speakers but found none.
         min_windows: A speaker needs so many windows, unless it is the only one.
+        min_share: A speaker needs this share of all windows, unless it is the only one.
         max_windows: Of more windows, so many evenly spaced ones are clustered: bounds memory and time.
         num_speakers: When it is known; else it is estimated.
         min_speakers: At least so many are looked for.
@@ -38,9 +40,10 @@ class ClusterSettings(Settings):
     """
 
     distance: float = Field(default=0.25, gt=0.0, le=2.0)
-    centroid_distance: float = Field(default=0.1, ge=0.0, le=2.0)
+    centroid_distance: float = Field(default=0.12, ge=0.0, le=2.0)
     min_window_seconds: float = Field(default=0.8, ge=0.0)
     min_windows: int = Field(default=6, ge=1)
+    min_share: float = Field(default=0.01, ge=0.0, lt=1.0)
     max_windows: int = Field(default=2000, ge=2)
     num_speakers: int | None = Field(default=None, ge=1)
     min_speakers: int = Field(default=1, ge=1)
@@ -109,12 +112,13 @@ def speaker_centroids(embeddings: Floats, founding: npt.NDArray[np.bool_], setti
     fewest, most = settings.bounds
     labels = _linked(points, settings.distance, min(fewest, len(points)))
     labels = join_close(points, labels, settings.centroid_distance, fewest, None)
+    smallest = max(settings.min_windows, math.ceil(settings.min_share * len(points)))
     for _ in range(_REFINEMENTS):
-        centroids = _centroids(points, labels, _large(labels, settings.min_windows, fewest))
+        centroids = _centroids(points, labels, _large(labels, smallest, fewest))
         labels = np.argmax(points @ centroids.T, axis=1)
     # `most` comes last: outliers are gone by now, so it does not force real speakers together.
     labels = join_close(points, labels, settings.centroid_distance, fewest, most)
-    return _centroids(points, labels, _large(labels, settings.min_windows, fewest))
+    return _centroids(points, labels, _large(labels, smallest, fewest))
 
 
 def _linked(points: Floats, distance: float, fewest: int) -> Indices:
@@ -155,11 +159,11 @@ def join_close(points: Floats, labels: Indices, distance: float, fewest: int, mo
     return labels
 
 
-def _large(labels: Indices, min_windows: int, fewest: int) -> Indices:
-    """Returns the clusters with at least `min_windows` points, or the `fewest` largest ones."""
+def _large(labels: Indices, smallest: int, fewest: int) -> Indices:
+    """Returns the clusters with at least `smallest` points, or the `fewest` largest ones."""
     names, counts = np.unique(labels, return_counts=True)
     largest = names[np.argsort(-counts, kind="stable")[:fewest]]
-    return np.union1d(names[counts >= min_windows], largest)
+    return np.union1d(names[counts >= smallest], largest)
 
 
 def _centroids(points: Floats, labels: Indices, names: Indices) -> Floats:

@@ -50,7 +50,7 @@ class DiarizeConfig(Settings):
     window_seconds: float = Field(default=1.2, gt=0.0)
     hop_seconds: float = Field(default=0.6, gt=0.0)
     frame_seconds: float = Field(default=0.1, gt=0.0)
-    smoothing_seconds: float = Field(default=0.3, gt=0.0)
+    smoothing_seconds: float = Field(default=0.4, gt=0.0)
     merge_gap_seconds: float = Field(default=0.5, ge=0.0)
     clustering: ClusterSettings = ClusterSettings()
     windows_at_once: int = speed_knob(64, ge=1)

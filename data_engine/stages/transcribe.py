@@ -81,7 +81,7 @@ class Transcribe:
 
     Consumes: segment_id, num_samples, sample_rate, language, audio, text, text_source
     Produces: segment_id, text, text_source, text_confidence, words
-    Rejects: DECODE_FAILED
+    Rejects: EMPTY_FILE, NOT_AUDIO, TRUNCATED_HEADER, UNSUPPORTED_CODEC, DECODE_FAILED, NO_AUDIO_STREAM
 
     A text that came with the source is kept. Without a declared language, or in one the recognizer does not know,
     text stays null.

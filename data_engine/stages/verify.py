@@ -16,6 +16,7 @@ from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Wo
 from data_engine.models.acoustics import longest_pause
 from data_engine.models.syllables import count_syllables, speaking_rate
 from data_engine.stages.annotate import Clip, decode_clip
+from data_engine.stages.consent import VoicesReference
 from data_engine.stages.measures import cosine, finite, ratio, repetition, word_error_rate
 from data_engine.stages.voice_library import LoadVoices, VoiceLibrary, read_voices
 
@@ -40,18 +41,19 @@ class Verify:
         """Settings of the measurement.
 
         Attributes:
-            voices: Output folder that holds the voices table; without it nothing is compared with a voice.
+            voices: Where the voices are; without them nothing is compared with a voice.
             asr: Back end of role `asr`; languages it does not have are not transcribed.
             speaker: Back end of role `speaker`; the one that made the voices' embeddings.
-            base_rates: Syllables per second of speech at normal speed, neutral emotion, by language.
+            base_rates: Syllables per second of speech at normal speed, neutral emotion, by language; the defaults are
+                the medians of the embedded synthesizer over the script bank.
             batch_rows: Rows at once.
             batch_seconds: Seconds of audio at once.
         """
 
-        voices: str | None = None
+        voices: VoicesReference = VoicesReference()
         asr: BackendChoice = role("asr", "pocketsphinx")
         speaker: BackendChoice = role("speaker", "resemblyzer")
-        base_rates: dict[str, float] = Field(default={"en": 4.6, "zh": 4.6})
+        base_rates: dict[str, float] = Field(default={"en": 4.55, "zh": 4.65})
         batch_rows: int = speed_knob(32, ge=1)
         batch_seconds: float = speed_knob(240.0, gt=0)
 
@@ -80,8 +82,8 @@ class Verify:
         self._embedder: SpeakerEmbedder = worker.backend("speaker", speaker.name, speaker.options)
         self._rules: ProsodyRules = read_rules()
         self._voices: VoiceLibrary = {}
-        if self.config.voices is not None:
-            self._voices = self._load_voices(self.config.voices, ("embedding", "f0_median_hz"))
+        if self.config.voices.uri:
+            self._voices = self._load_voices(self.config.voices.uri, ("embedding", "f0_median_hz"))
 
     def process(self, batch: pa.RecordBatch) -> StageResult:
         """Returns the measures of each candidate; each model sees all clips it can judge at once."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from data_engine.backends.protocols import Wave
 
 Row = dict[str, Any]
+Key = tuple[float, str]
 
 GOOD_SNR_DB = 40.0
 BAD_CLIPPING_RATIO = 0.001
@@ -46,25 +49,29 @@ def seconds(segment: Mapping[str, Any]) -> float:
 class Shortlist:
     """The best segments of one speaker so far, of bounded length, whatever the order they come in.
 
+    What is given up sets a floor: nothing worse is taken later, so the result is the best segments whose lengths add up
+    to no more than the budget, as if all had been sorted at once.
+
     Attributes:
-        budget: Seconds that are held at most: the best ones whose lengths add up to no more.
-        held: (minus score, segment id, segment), best first.
+        budget: Seconds that are held at most.
+        held: (key, segment), best first; the key is (minus score, segment id).
     """
 
     budget: float
-    held: list[tuple[float, str, Row]] = field(default_factory=list)
+    held: list[tuple[Key, Row]] = field(default_factory=list)
+    _floor: Key = (math.inf, "")
 
     def add(self, segment: Row) -> list[str]:
-        """Takes a segment and returns the ids of those that are given up for it."""
-        insort(self.held, (-segment_score(segment), segment["segment_id"], segment), key=lambda item: item[:2])
-        total, keep = 0.0, 0
-        for _, _, row in self.held:
-            total += seconds(row)
-            if total > self.budget:
-                break
-            keep += 1
+        """Takes a segment and returns the ids of those that are given up, itself perhaps."""
+        key = -segment_score(segment), segment["segment_id"]
+        if key > self._floor:
+            return [segment["segment_id"]]
+        insort(self.held, (key, segment), key=lambda item: item[0])
+        lengths = accumulate(seconds(row) for _, row in self.held)
+        keep = sum(1 for _ in takewhile(lambda total: total <= self.budget, lengths))
         given_up, self.held = self.held[keep:], self.held[:keep]
-        return [name for _, name, _ in given_up]
+        self._floor = min([self._floor, *(key for key, _ in given_up)])
+        return [name for (_, name), _ in given_up]
 
 
 def choose(shortlist: Shortlist, target: float, longest: float, gap: float) -> list[Row]:
@@ -75,7 +82,7 @@ def choose(shortlist: Shortlist, target: float, longest: float, gap: float) -> l
     """
     chosen: list[Row] = []
     length = 0.0
-    for _, _, row in shortlist.held:
+    for _, row in shortlist.held:
         longer = length + seconds(row) + (gap if chosen else 0.0)
         if length < target and longer <= longest:
             chosen.append(row)

@@ -127,7 +127,7 @@ class Voices:
                 rows += [self._voice(chosen)] if enough else []
             except RecordError as error:
                 rejects += [Reject(row["segment_id"], error.code, error.detail) for row in chosen]
-            left = (name for _, name, _ in shortlist.held if name not in used)
+            left = (name for (_, name), _ in shortlist.held if name not in used)
             unused |= dict.fromkeys(left, "not_best" if enough else "too_little_speech")
         metrics = {"speakers": float(len(self._speakers)), "voices": float(len(rows))}
         self._speakers = {}

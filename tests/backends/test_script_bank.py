@@ -301,9 +301,7 @@ def test_voice_understanding_users_speak_with_a_marked_voice(language):
     for template in DOCS[f"{language}/voice_understanding"]["templates"]:
         first = template["turns"][0]
         assert first["emotion"] != "neutral", template["name"]
-        assert any(
-            a["axis"] == "deaf_hack" for t in template["turns"] for a in t.get("alternatives", [])
-        )
+        assert any(a["axis"] == "deaf_hack" for t in template["turns"] for a in t.get("alternatives", []))
 
 
 # ---------------------------------------------------------------- facts that can be recomputed
@@ -337,9 +335,7 @@ EN_NUMBERS = {
 }
 EN_NUMBERS |= {
     w: 10 * i
-    for i, w in enumerate(
-        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2
-    )
+    for i, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2)
 }
 
 

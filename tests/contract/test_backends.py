@@ -87,7 +87,7 @@ def test_a_recognizer_gives_one_transcript_per_wave_independent_of_order(name, w
     assert [t.text for t in forward] == [t.text for t in backward]
     assert forward[3].text == ""
     for wave, transcript in zip(waves, forward, strict=True):
-        assert all(0 <= w.start and w.start + w.num_samples <= len(wave) for w in transcript.words)
+        assert all(w.start >= 0 and w.start + w.num_samples <= len(wave) for w in transcript.words)
         assert transcript.confidence is None or 0 <= transcript.confidence <= 1
 
 

@@ -2,8 +2,17 @@
 
 import pytest
 
-from data_engine.core.config import BackendChoice, Settings, choices, override, read_yaml, role, signature_config
-from data_engine.core.config import speed_knob, validate
+from data_engine.core.config import (
+    BackendChoice,
+    Settings,
+    choices,
+    override,
+    read_yaml,
+    role,
+    signature_config,
+    speed_knob,
+    validate,
+)
 from data_engine.core.errors import ConfigError
 
 

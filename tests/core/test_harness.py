@@ -52,9 +52,7 @@ def test_every_row_of_a_map_is_a_row_or_a_reject_in_order(seeds, max_rows, chunk
             raise RecordError("TOO_SHORT", "three")
         return f"axis {seed}"
 
-    rows = BRIEF.batch(
-        [{"brief_id": f"b{i}", "language": "en", "axis": "x", "seed": s} for i, s in enumerate(seeds)]
-    )
+    rows = BRIEF.batch([{"brief_id": f"b{i}", "language": "en", "axis": "x", "seed": s} for i, s in enumerate(seeds)])
     batches = [rows.slice(i, chunk) for i in range(0, rows.num_rows, chunk)]
     out, harness = run(MapStage(rowwise(handle), max_rows), batches)
     assert [r["brief_id"] for r in out] == [f"b{i}" for i, s in enumerate(seeds) if s % 3]

@@ -90,7 +90,7 @@ def test_rows_without_a_nullable_column_are_filled_and_others_are_refused(tmp_pa
     with storage.scratch() as folder:
         writer = PartWriter(voice, folder)
         names = ["record_id", "stage", "stage_signature", "code", "detail"]
-        full = pa.RecordBatch.from_pydict({**dict.fromkeys(names, ["x"]), "attempt": pa.array([1], pa.int32())})
+        full = pa.RecordBatch.from_pydict({**{name: ["x"] for name in names}, "attempt": pa.array([1], pa.int32())})
         writer.write(full)
         with pytest.raises(ContractError, match="code"):
             writer.write(full.drop_columns(["code"]))

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from data_engine.core.errors import ConfigError
+from data_engine.core.plan import Plan
 from data_engine.core.schema import load_schema
 from data_engine.io.items import write_items
 from data_engine.io.shards import committed_parts, marker_name, read_table
@@ -12,7 +13,6 @@ from data_engine.runners.books import claim, folder_state
 from data_engine.runners.local import run_local
 from data_engine.runners.run import execute
 from pipelines.compose import Verb, compose
-from data_engine.core.plan import Plan
 from tests.plugins import probe_stages as probe
 
 

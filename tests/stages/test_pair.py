@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_engine.stages.assemble import Assemble
 from data_engine.stages.dialogue import audio_run
 from data_engine.stages.pair import Pair
 from data_engine.tokens.interleave import split_interleaved
@@ -56,8 +57,6 @@ def test_in_a_text_pair_only_text_carries_loss(tmp_path):
 
 
 def test_prompt_and_answer_are_those_of_the_example(tmp_path):
-    from data_engine.stages.assemble import Assemble
-
     rows = exchange(decided(candidate(1, variant=1, **WORSE)))
     stage = Assemble(Assemble.Config())
     stage.open(worker(tmp_path, text_tokenizer=TOKENIZER))
@@ -101,7 +100,7 @@ def test_the_worst_take_is_the_rejected_one_even_when_it_failed_a_gate(tmp_path)
 @pytest.mark.parametrize(
     "worse",
     [
-        pytest.param({"score": 0.85, "word_error_rate": 0.3}, id="margin too small"),
+        pytest.param({"score": 0.87, "word_error_rate": 0.3}, id="margin too small"),
         pytest.param({"score": 0.5, "word_error_rate": 0.9, "dnsmos_ovr": 4.9}, id="wins clearly on quality"),
         pytest.param({"score": 0.5, "num_groups": 0, "word_error_rate": 0.9}, id="no tokens"),
     ],

@@ -13,6 +13,7 @@ from data_engine.backends.espeak_library import SAMPLE_RATE, Utterance, shared_l
 from data_engine.backends.protocols import Transcript
 from data_engine.backends.speaker_resemblyzer import ResemblyzerEmbedder
 from data_engine.io.audio import encode_flac
+from data_engine.io.resample import resample
 from data_engine.models.pitch import fundamental_frequency, pitch_statistics
 from data_engine.stages.measures import cosine, ratio, repetition, word_error_rate, words
 from data_engine.stages.verify import Verify
@@ -56,8 +57,6 @@ def spoken(take, wave, rate=SAMPLE_RATE, **changes):
 
 @pytest.fixture(scope="module")
 def voices(embedder):
-    from data_engine.io.resample import resample
-
     def row(variant):
         wave = say("a sentence that the candidate does not say, spoken at some length by this voice", variant)
         vector = embedder.embed([resample(wave, SAMPLE_RATE, 16000)])[0]

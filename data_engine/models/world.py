@@ -28,7 +28,7 @@ def load_world(purpose: str) -> Any:
     folders = list(package.submodule_search_locations or ()) if package else []
     spec = PathFinder.find_spec("pyworld", folders)
     if spec is None or spec.loader is None:
-        raise MissingExtraError("pyworld", "synthesize", purpose)
+        raise MissingExtraError("pyworld", "embedded", purpose)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -1,0 +1,105 @@
+"""Transcribe: text where a recognizer speaks the language and hears words; else no text, never wrong text."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_engine.backends.catalog import BackendCache
+from data_engine.backends.protocols import Transcript, Word
+from data_engine.core.harness import StageRun
+from data_engine.core.stage import Worker
+from data_engine.io.audio import encode_flac
+from data_engine.io.resample import resample
+from data_engine.stages.catalog import build_stage
+from data_engine.stages.transcribe import spoken_language, transcript_columns
+
+RATE = 16000
+NO_TEXT = {"text": None, "text_source": None, "text_confidence": None, "words": None}
+CACHE = BackendCache()
+
+
+@pytest.fixture(scope="module")
+def neither(conversation):
+    """1.3 s of the conversation: "neither did I"."""
+    return soundfile.read(conversation, dtype="float32")[0][round(9.65 * RATE) : round(10.95 * RATE)]
+
+
+def segment(name, wave, language="en", rate=RATE, **columns):
+    audio = {"bytes": encode_flac(wave, rate), "path": f"{name}.flac"}
+    known = {"segment_id": name, "num_samples": len(wave), "sample_rate": rate, "language": language, "audio": audio}
+    return {**known, **columns}
+
+
+def transcribe(folder, *segments):
+    stage = build_stage("transcribe", {})
+    stage.open(Worker(folder, CACHE))
+    run = StageRun(stage, "signature")
+    rows = [row for batch in run.run([stage.spec.consumes.batch(list(segments))]) for row in batch.to_pylist()]
+    keys = ("text", "text_source", "text_confidence", "words")
+    return {row["segment_id"]: {key: row[key] for key in keys} for row in rows}, run
+
+
+def test_words_and_their_times_are_written_down(tmp_path, neither):
+    found, run = transcribe(tmp_path, segment("a", neither))
+    row = found["a"]
+    assert (row["text"], row["text_source"]) == ("neither did i", "pocketsphinx")
+    assert 0 < row["text_confidence"] <= 1
+    assert [word["text"] for word in row["words"]] == ["neither", "did", "i"]
+    assert all(w["start"] >= 0 and w["start"] + w["num_samples"] <= len(neither) for w in row["words"])
+    assert dict(run.stats.metrics) == {"asr_segments": 1, "asr_empty": 0}
+
+
+def test_what_is_not_understood_stays_without_text(tmp_path, neither):
+    noise = np.random.default_rng(0).normal(0, 0.1, RATE).astype(np.float32)
+    found, run = transcribe(
+        tmp_path,
+        segment("chinese", neither, "zh"),
+        segment("unknown", neither, None),
+        segment("noise", noise),
+        segment("silence", np.zeros(RATE, np.float32)),
+        {**segment("soundless", neither), "audio": None},
+    )
+    assert found == dict.fromkeys(["chinese", "unknown", "noise", "silence", "soundless"], NO_TEXT)
+    assert dict(run.stats.metrics) == {"asr_segments": 2, "asr_empty": 2}
+
+
+def test_a_text_of_the_source_is_kept(tmp_path, neither):
+    found, run = transcribe(tmp_path, segment("a", neither, text="Neither did I.", text_source="source"))
+    assert found["a"] == {**NO_TEXT, "text": "Neither did I.", "text_source": "source"}
+    assert run.stats.metrics["asr_segments"] == 0
+
+
+def test_word_times_are_in_samples_of_the_segment(tmp_path, neither):
+    fast = resample(neither, RATE, 24000)
+    found, _ = transcribe(tmp_path, segment("fast", fast, "en-GB", rate=24000), segment("same", neither))
+    quick, slow = ({word["text"]: word["start"] for word in found[name]["words"]} for name in ("fast", "same"))
+    for word in ("neither", "did", "i"):
+        assert abs(quick[word] / 24000 - slow[word] / RATE) < 0.1
+
+
+def test_bytes_that_are_no_sound_are_rejected(tmp_path, neither):
+    broken = {**segment("broken", neither), "audio": {"bytes": b"no sound" * 50, "path": "broken.flac"}}
+    found, run = transcribe(tmp_path, segment("before", neither), broken, segment("after", neither))
+    assert list(found) == ["before", "after"]
+    assert found["before"] == found["after"]
+    assert [(r["record_id"], r["code"]) for r in run.rejects] == [("broken", "NOT_AUDIO")]
+
+
+@pytest.mark.parametrize(
+    ("language", "spoken"),
+    [
+        ("en", "en"), ("en-GB", "en"), ("EN_us", "en"), (" en ", "en"), ("zh-HK", "zh-HK"),
+        ("zh-Hant", None), ("eng", None), ("", None), (None, None),
+    ],
+)  # fmt: skip
+def test_the_language_of_the_recognizer_is_the_nearest_one(language, spoken):
+    assert spoken_language(language, {"en", "zh-HK"}) == spoken
+
+
+def test_columns_of_a_transcript():
+    heard = Transcript("hi", (Word("hi", 160, 320),), 0.5)
+    assert transcript_columns(heard, "asr", 16000, 24000) == {
+        "text": "hi", "text_source": "asr", "text_confidence": 0.5,
+        "words": [{"text": "hi", "start": 240, "num_samples": 480}],
+    }  # fmt: skip
+    assert transcript_columns(Transcript(""), "asr", 16000, 16000) == {}

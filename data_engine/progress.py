@@ -57,7 +57,8 @@ class ProgressDisplay:
         if self._progress is not None:
             self._progress.update(self._task, advance=1, facts=self.facts())
         elif report["status"] != "dead":
-            self.console.print(f"  {plan.pipeline} shard {report['shard']} {report['status']}  {self.facts()}")
+            line = f"  {plan.pipeline} shard {report['shard']} {report['status']}  {self.facts()}"
+            self.console.print(line, soft_wrap=True, highlight=False)
 
     def facts(self) -> str:
         """Returns hours, real-time factor and rejects so far, in one line."""

@@ -31,7 +31,7 @@ HELD_OUT = (
     "Azure-Samples/cognitive-services-speech-sdk", "Picovoice/leopard", "google/lyra", "ming024/FastSpeech2",
     "openai/whisper", "resemble-ai/Resemblyzer", "stepfun-ai/Step-Audio", "wenet-e2e/wenet",
 )  # fmt: skip
-"""Sources that measure the codebooks instead of fitting them: whole ones, so no speaker is on both sides."""
+"""Sources that measure the codebooks instead of fitting them: whole ones, so no recording is on both."""
 
 _NOT_SPEECH = {"edge", "noise", "music", "silence", "rir", "broken", "synthetic-contrast"}
 _SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}

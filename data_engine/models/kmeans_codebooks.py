@@ -182,7 +182,7 @@ def _distance(left: Sequence[Floats], right: Sequence[Floats]) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fits, writes and measures."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     parser = argparse.ArgumentParser(prog="python -m data_engine.models.kmeans_codebooks", description=__doc__)
     parser.add_argument("--output", type=Path, default=CODEBOOKS, help="where to write codebooks.safetensors")
@@ -191,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(fit(corpus(options.extra, options.minutes, options.seed), options.seed), options.output)
+    tensors = fit(corpus(options.extra, options.minutes, options.seed), options.seed)
+    options.output.write_bytes(save(tensors))
     codec = KMeansCodec(str(options.output))
     codec.open()
     print(json.dumps({"revision": codec.revision, **measure(codec, held_out(options.extra, options.seed))}, indent=1))

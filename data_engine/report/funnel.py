@@ -15,7 +15,8 @@ from data_engine.report.reading import PLACE, Reader
 from data_engine.report.tables import Candidates, Clips, Examples, Pairs
 
 EXAMPLES = 3
-"""Examples shown of each reject code."""
+"""Different examples shown of each reject code."""
+_LOOKED_AT = 8
 _DETAIL = 240
 
 
@@ -109,7 +110,7 @@ def read_rejects(reader: Reader) -> list[Rejected]:
         for key, mask in groups(_keys(rows, pipelines)):
             pipeline, stage_name, code = key.split("\x1f")
             counts[pipeline, stage_name, code] += int(mask.sum())
-            chosen.setdefault((pipeline, stage_name, code), Smallest(EXAMPLES)).add(rows, "record_id", mask)
+            chosen.setdefault((pipeline, stage_name, code), Smallest(_LOOKED_AT)).add(rows, "record_id", mask)
     order = {(pipeline, stats["stage"]): number for number, (pipeline, stats) in enumerate(stages(reader.run))}
     keys = sorted(counts, key=lambda k: (order.get(k[:2], len(order)), -counts[k], k))
     return [Rejected(*key, counts[key], _examples(reader, chosen[key])) for key in keys]
@@ -123,7 +124,8 @@ def _keys(rows: pa.Table, pipelines: Sequence[str]) -> Any:
 def _examples(reader: Reader, chosen: Smallest) -> list[dict[str, Any]]:
     columns = ("record_id", "detail", "exception", "input_ref")
     rows = (reader.row("rejects", place, columns) for _, place in chosen.kept)
-    return [{**row, "detail": _cut(row["detail"])} for row in rows if row is not None]
+    different = {(row["detail"], row["input_ref"]): {**row, "detail": _cut(row["detail"])} for row in rows if row}
+    return list(different.values())[:EXAMPLES]
 
 
 def _cut(text: str) -> str:

@@ -147,7 +147,14 @@ def _pair(row: Mapping[str, Any], budget: Budget) -> PairSample:
         sides[side] = Sample(row["pair_id"], row[f"{side}_text"], audio=audio, note=note)
     what = "differs in text, trains masked DPO" if row["kind"] == "text" else "differs in sound only"
     facts = [what, f"worse in {row['axis']}", f"margin {row['margin']:.1f} of 10", f"by {row['scorer']}"]
-    return PairSample(facts, row["prompt_text"], sides["chosen"], sides["rejected"])
+    return PairSample(facts, conversation(row["prompt_text"]), sides["chosen"], sides["rejected"])
+
+
+def conversation(prompt: str) -> str:
+    """Returns a prompt as lines of `role: text`, without the marks of the chat template."""
+    turns = [turn.replace("<|EOT|>", "").strip() for turn in prompt.split("<|BOT|>")]
+    said = [turn.replace("\n", ": ", 1) for turn in turns]
+    return "\n".join(turn for turn in said if turn not in ("", "assistant"))
 
 
 def _scores(row: Mapping[str, Any]) -> list[tuple[str, str]]:

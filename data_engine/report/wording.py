@@ -9,6 +9,8 @@ def duration(seconds: float | None) -> str:
     """Returns seconds as `48 s`, `5 min 12 s`, `2 h 05 min` or `1,234 h`."""
     if seconds is None:
         return MISSING
+    if 0 < seconds < 0.05:
+        return "< 0.1 s"
     if seconds < 60:
         return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
     whole = round(seconds)

@@ -17,7 +17,7 @@ from data_engine.io.storage import Storage
 from data_engine.report import wording
 from data_engine.report.charts import histogram, ticks
 from data_engine.report.page import render, write_report
-from data_engine.report.samples import PAGE_BYTES, Budget
+from data_engine.report.samples import PAGE_BYTES, Budget, conversation
 from data_engine.report.settings import masked
 from data_engine.report.spread import Spread, bars
 from tests.rows import plain_row, write_output
@@ -327,6 +327,18 @@ def test_the_same_rows_are_shown_however_they_are_cut_into_parts(tmp_path):
     assert len(one.all("audio")) == 8
 
 
+def test_prompts_are_shown_as_a_conversation():
+    prompt = "<|BOT|>system\nBe brief.<|EOT|><|BOT|>human\nHow are you?<|EOT|><|BOT|>assistant\n"
+    assert conversation(prompt) == "system: Be brief.\nhuman: How are you?"
+    assert conversation("no template at all") == "no template at all"
+
+
+def test_rejects_that_say_the_same_are_shown_once(tmp_path):
+    rows = [reject(n, input_ref="in/same.wav") for n in range(5)]
+    page = page_of(tmp_path, {"segments": [[segment(1)]]}, rejects=rows)
+    assert page.row("curate.decode")[2:] == ["5", "is not audio in/same.wav"]
+
+
 def test_samples_stay_within_the_budget():
     budget = Budget(left=1000)
     small, large = b"fLaC" + bytes(400), b"fLaC" + bytes(700)
@@ -387,8 +399,8 @@ def test_passwords_are_hidden_and_tokenizers_are_not():
 
 
 @pytest.mark.parametrize(("seconds", "said"), [
-    (None, "–"), (0, "0 s"), (4.06, "4.1 s"), (59.4, "59 s"), (312, "5 min 12 s"), (3599.7, "1 h 00 min"),
-    (7500, "2 h 05 min"), (3_600_000, "1,000 h"),
+    (None, "–"), (0, "0 s"), (0.004, "< 0.1 s"), (4.06, "4.1 s"), (59.4, "59 s"), (312, "5 min 12 s"),
+    (3599.7, "1 h 00 min"), (7500, "2 h 05 min"), (3_600_000, "1,000 h"),
 ])  # fmt: skip
 def test_durations_are_said_in_hours_and_minutes(seconds, said):
     assert wording.duration(seconds) == said

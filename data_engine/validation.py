@@ -211,8 +211,8 @@ def _preference_problems(row: Rows) -> Iterator[str]:
         ids, mask = np.array(row[f"{side}_ids"]), np.array(row[f"mask_{side}"])
         if len(ids) != len(mask):
             yield f"mask_{side} is {len(mask)} long, {side}_ids {len(ids)}"
-        elif (mask.astype(bool) & is_audio(ids)).any():
-            yield f"mask_{side} covers audio"
+        elif row["masked"] and (mask.astype(bool) & is_audio(ids)).any():
+            yield f"mask_{side} of a masked pair covers audio"
     if row["masked"] != (row["kind"] == "text"):
         yield f"a pair of kind {row['kind']} has masked={row['masked']}"
     if row["masked"] and row["chosen_text"] == row["rejected_text"]:

@@ -16,7 +16,7 @@ from data_engine.stages.decode import DecodeConfig
 from data_engine.stages.diarize import DiarizeConfig
 from data_engine.stages.extract import ExtractConfig
 from data_engine.stages.filter import Filter
-from data_engine.stages.policy import load_policy
+from data_engine.stages.rules.policy import load_policy
 from data_engine.stages.segment import SegmentConfig
 from data_engine.stages.tokenize import TokenizeConfig
 from data_engine.stages.transcribe import TranscribeConfig

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from data_engine.core.errors import RecordError
-from data_engine.io.containers import AudioInfo, WavHeader, lfe_of_mask, read_head, read_wav_header, sniff
-from data_engine.io.readers import (
+from data_engine.io.decoding.containers import AudioInfo, WavHeader, lfe_of_mask, read_head, read_wav_header, sniff
+from data_engine.io.decoding.readers import (
     Samples,
     Source,
     ffmpeg_blocks,

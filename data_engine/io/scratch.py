@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from data_engine.io.readers import Samples
+from data_engine.io.decoding.readers import Samples
 
 _BYTES = 4
 
@@ -78,7 +78,8 @@ class ScratchWriter:
 
     def append(self, samples: Samples) -> None:
         """Appends float32 [samples]."""
-        np.ascontiguousarray(samples, dtype="<f4").tofile(self._file)
+        # not tofile: its OSError for a full disk carries no errno, and a full disk must not become a reject
+        self._file.write(np.ascontiguousarray(samples, dtype="<f4").data)
         self.num_samples += samples.size
 
     def close(self) -> None:

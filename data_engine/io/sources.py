@@ -21,8 +21,8 @@ from data_engine.core.errors import ConfigError
 from data_engine.core.ids import ID_LENGTH
 from data_engine.core.schema import load_schema
 from data_engine.core.signature import digest
-from data_engine.io.duplicates import find_duplicates
-from data_engine.io.listing import Item, Listing, list_dataset, list_files, list_manifest, list_tar
+from data_engine.io.ingest.duplicates import find_duplicates
+from data_engine.io.ingest.listing import Item, Listing, list_dataset, list_files, list_manifest, list_tar
 
 Kind = Literal["auto", "files", "manifest", "tar", "huggingface"]
 Target = Literal["uri", "speaker", "language", "licence", "consent_basis", "allowed_uses", "text"]

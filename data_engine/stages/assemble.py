@@ -10,12 +10,12 @@ from data_engine.core.config import BackendChoice, Settings, role, speed_knob
 from data_engine.core.errors import ConfigError, ContractError, RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker
-from data_engine.stages.books import DialogueBook, close_books
-from data_engine.stages.consent import VoicesReference
-from data_engine.stages.dialogue import DialogueStream, Row, chosen_takes, parse_context
-from data_engine.stages.examples import Coder, Exchange, InterleavingSettings, RecordKind, example_row
-from data_engine.stages.gates import MEASURES
-from data_engine.stages.voice_library import LoadVoices, VoiceLibrary, read_voices
+from data_engine.stages.rules.books import DialogueBook, close_books
+from data_engine.stages.rules.consent import VoicesReference
+from data_engine.stages.rules.dialogue import DialogueStream, Row, chosen_takes, parse_context
+from data_engine.stages.rules.examples import Coder, Exchange, InterleavingSettings, RecordKind, example_row
+from data_engine.stages.rules.gates import MEASURES
+from data_engine.stages.rules.voice_library import LoadVoices, VoiceLibrary, read_voices
 from data_engine.tokens.vocabulary import SpecialTokens
 
 _READ = (

@@ -13,9 +13,9 @@ from data_engine.core.errors import RecordError
 from data_engine.core.ids import content_id, seed_of
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
-from data_engine.stages.consent import VoicesReference, may_be_cloned
-from data_engine.stages.script_rules import is_spoken
-from data_engine.stages.voice_library import LoadVoices, VoiceLibrary, read_voices
+from data_engine.stages.rules.consent import VoicesReference, may_be_cloned
+from data_engine.stages.rules.script_rules import is_spoken
+from data_engine.stages.rules.voice_library import LoadVoices, VoiceLibrary, read_voices
 
 Row = dict[str, Any]
 _VOICE_COLUMNS = ("language", "speaker_id", "licence", "consent_basis", "allowed_uses")

@@ -18,11 +18,11 @@ from data_engine.core.ids import split_of
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import AudioInfo, probe
-from data_engine.io.canonical import CanonicalAudio
-from data_engine.io.levels import FloatArray, Levels
-from data_engine.io.localize import LocalFile, Localizer
-from data_engine.io.mixing import mix_weights, one_channel, split_weights
-from data_engine.io.resample import resampled_length
+from data_engine.io.decoding.canonical import CanonicalAudio
+from data_engine.io.decoding.levels import FloatArray, Levels
+from data_engine.io.decoding.mixing import mix_weights, one_channel, split_weights
+from data_engine.io.decoding.resample import resampled_length
+from data_engine.io.ingest.localize import LocalFile, Localizer
 from data_engine.io.scratch import ScratchAudio
 
 _COPIED = (

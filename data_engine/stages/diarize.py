@@ -18,7 +18,7 @@ from data_engine.core.errors import ConfigError, RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, each
 from data_engine.io.scratch import ScratchAudio
-from data_engine.stages.clustering import (
+from data_engine.stages.rules.clustering import (
     ClusterSettings,
     Windows,
     label_frames,

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from data_engine.core.config import Settings, speed_knob
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker
-from data_engine.stages.policy import Policy, check_policy, evaluate
+from data_engine.stages.rules.policy import Policy, check_policy, evaluate
 
 
 class Filter:

@@ -12,11 +12,11 @@ from data_engine.core.config import BackendChoice, Settings, role, speed_knob
 from data_engine.core.errors import ContractError, RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker
-from data_engine.stages.books import DialogueBook, close_books
-from data_engine.stages.dialogue import DialogueStream, Row, audio_run, chosen_takes, parse_context
-from data_engine.stages.examples import Coder, Exchange, InterleavingSettings, conversation_ids, spoken_target
-from data_engine.stages.gates import MEASURES
-from data_engine.stages.pairs import Contrast, audio_contrast, pair_row, text_contrast
+from data_engine.stages.rules.books import DialogueBook, close_books
+from data_engine.stages.rules.dialogue import DialogueStream, Row, audio_run, chosen_takes, parse_context
+from data_engine.stages.rules.examples import Coder, Exchange, InterleavingSettings, conversation_ids, spoken_target
+from data_engine.stages.rules.gates import MEASURES
+from data_engine.stages.rules.pairs import Contrast, audio_contrast, pair_row, text_contrast
 from data_engine.tokens.preference import dpo_mask, preference_row
 from data_engine.tokens.vocabulary import SpecialTokens
 

@@ -14,7 +14,7 @@ from data_engine.core.errors import RecordError
 from data_engine.core.ids import content_id, split_of
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker
-from data_engine.stages.script_rules import check_script
+from data_engine.stages.rules.script_rules import check_script
 
 Written = dict[str, Any] | RecordError
 

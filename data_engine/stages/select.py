@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from data_engine.core.config import Settings, speed_knob
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, column, concat
-from data_engine.stages.dialogue import DialogueStream, Row
-from data_engine.stages.gates import MEASURES, Gates, Weights, components, composite, gate
+from data_engine.stages.rules.dialogue import DialogueStream, Row
+from data_engine.stages.rules.gates import MEASURES, Gates, Weights, components, composite, gate
 
 _DECIDED = ("score", "decision", "reasons", "rank", "selected")
 _READ = ("candidate_id", "turn", "variant", "take", "num_groups", *MEASURES)

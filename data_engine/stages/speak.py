@@ -15,8 +15,8 @@ from data_engine.core.errors import RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes, encode_flac
-from data_engine.stages.consent import CONSENT_COLUMNS, VoicesReference, require_consent
-from data_engine.stages.voice_library import LoadVoices, VoiceLibrary, read_voices
+from data_engine.stages.rules.consent import CONSENT_COLUMNS, VoicesReference, require_consent
+from data_engine.stages.rules.voice_library import LoadVoices, VoiceLibrary, read_voices
 
 Row = dict[str, Any]
 _PROMPT_COLUMNS = ("audio", "text", "embedding", "f0_median_hz", "f0_std_semitones")

@@ -14,7 +14,7 @@ from data_engine.core.errors import RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes
-from data_engine.io.resample import resample
+from data_engine.io.decoding.resample import resample
 
 _CONSUMES = ("audio", "num_samples", "sample_rate", "language", "text", "text_source")
 _PRODUCES = ("text", "text_source", "text_confidence", "words")

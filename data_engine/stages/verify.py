@@ -16,9 +16,9 @@ from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Wo
 from data_engine.models.acoustics import longest_pause
 from data_engine.models.syllables import count_syllables, speaking_rate
 from data_engine.stages.annotate import Clip, decode_clip
-from data_engine.stages.consent import VoicesReference
-from data_engine.stages.measures import cosine, finite, ratio, repetition, word_error_rate
-from data_engine.stages.voice_library import LoadVoices, VoiceLibrary, read_voices
+from data_engine.stages.rules.consent import VoicesReference
+from data_engine.stages.rules.measures import cosine, finite, ratio, repetition, word_error_rate
+from data_engine.stages.rules.voice_library import LoadVoices, VoiceLibrary, read_voices
 
 Row = dict[str, Any]
 Clips = dict[int, Clip]

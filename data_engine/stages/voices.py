@@ -15,9 +15,9 @@ from data_engine.core.ids import content_id
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes, encode_flac
-from data_engine.io.resample import resample
+from data_engine.io.decoding.resample import resample
 from data_engine.models.pitch import fundamental_frequency, pitch_statistics
-from data_engine.stages.voice_prompt import (
+from data_engine.stages.rules.voice_prompt import (
     Row,
     Shortlist,
     choose,

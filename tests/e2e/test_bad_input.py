@@ -12,6 +12,8 @@ import pytest
 
 from tests.e2e.conftest import CHECKOUT, COMMAND, data_hashes, engine
 
+pytestmark = pytest.mark.xdist_group("small")
+
 
 def refused(finished, code, *words):
     text = finished.stderr

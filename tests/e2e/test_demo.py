@@ -12,6 +12,8 @@ TABLES = {
     "recordings": 1, "segments": 4, "voices": 2, "scripts": 8, "candidates": 48, "aqaa": 12, "preferences": 8,
 }  # fmt: skip
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 
 @pytest.mark.parametrize(("table", "at_least"), TABLES.items())
 def test_every_table_is_there(demo_run, table, at_least):

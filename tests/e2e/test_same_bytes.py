@@ -6,7 +6,11 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from tests.e2e.conftest import CHECKOUT, COMMAND, data_hashes, engine
+
+pytestmark = pytest.mark.xdist_group("small")
 
 
 def test_one_process_writes_the_same_bytes_as_two(small_config, small_run, tmp_path):

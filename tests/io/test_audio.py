@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from data_engine.core.errors import RecordError
 from data_engine.io.audio import decode_blocks, decode_bytes, encode_flac, probe
-from data_engine.io.containers import sniff
-from data_engine.io.resample import Resampler, resample, resampled_length
+from data_engine.io.decoding.containers import sniff
+from data_engine.io.decoding.resample import Resampler, resample, resampled_length
 
 
 def speechlike(seconds=1.0, rate=16_000, channels=1, seed=0):

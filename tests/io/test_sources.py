@@ -11,7 +11,7 @@ import pytest
 
 from data_engine.core.errors import ConfigError, RecordError
 from data_engine.core.schema import load_schema
-from data_engine.io.localize import Localizer, localize
+from data_engine.io.ingest.localize import Localizer, localize
 from data_engine.io.sources import SourceConfig, list_source, source_digest
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_engine.core.errors import ConfigError
 from data_engine.stages.assemble import Assemble
-from data_engine.stages.dialogue import audio_run, parse_context
+from data_engine.stages.rules.dialogue import audio_run, parse_context
 from data_engine.tokens.interleave import split_interleaved
 from data_engine.tokens.runs import find_audio_runs, validate_sequence
 from data_engine.tokens.vocabulary import SpecialTokens, is_audio

@@ -11,7 +11,7 @@ from data_engine.core.config import signature_config
 from data_engine.core.ids import content_id
 from data_engine.core.schema import load_schema
 from data_engine.stages.cast import Cast
-from data_engine.stages.consent import VoicesReference
+from data_engine.stages.rules.consent import VoicesReference
 from tests.stages.rows import ran, worker
 
 CONTROLS = {"emotion": "neutral", "level": 1, "dialect": None, "speed": "normal"}

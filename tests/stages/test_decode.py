@@ -260,7 +260,7 @@ def test_a_few_broken_samples_are_repaired_many_are_a_reject(tmp_path, shard, br
 
 
 def test_bandwidth_sees_through_upsampling(tmp_path, shard):
-    from data_engine.io.resample import resample
+    from data_engine.io.decoding.resample import resample
 
     telephone = resample(noise(2.0, rate=8_000), 8_000, 48_000)
     row = shard.one(write(tmp_path / "up.wav", telephone, rate=48_000))

@@ -19,8 +19,8 @@ from data_engine.core.schema import load_schema
 from data_engine.core.stage import Worker
 from data_engine.io.scratch import ScratchAudio
 from data_engine.stages.catalog import build_stage
-from data_engine.stages.clustering import ClusterSettings, place_windows, speaker_centroids, unit_rows
 from data_engine.stages.diarize import Turn, join_turns, number_speakers
+from data_engine.stages.rules.clustering import ClusterSettings, place_windows, speaker_centroids, unit_rows
 
 RATE, FRAME = 16000, 160
 CACHE = BackendCache()

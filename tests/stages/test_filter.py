@@ -13,7 +13,7 @@ from data_engine.core.config import validate
 from data_engine.core.errors import ConfigError
 from data_engine.stages.annotate import acoustic_columns, decode_clip
 from data_engine.stages.filter import Filter
-from data_engine.stages.policy import Policy, Rule, evaluate, load_policy
+from data_engine.stages.rules.policy import Policy, Rule, evaluate, load_policy
 from tests.stages.rows import MEASURED, column, ran, segment, table
 
 POLICIES = Path(__file__).parents[2] / "configs" / "policies"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine.stages.assemble import Assemble
-from data_engine.stages.dialogue import audio_run
 from data_engine.stages.pair import Pair
+from data_engine.stages.rules.dialogue import audio_run
 from data_engine.tokens.interleave import split_interleaved
 from data_engine.tokens.vocabulary import SpecialTokens, is_audio
 from tests.stages.rows import LetterTokenizer, candidate, column, context, decided, ran, worker

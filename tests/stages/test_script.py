@@ -10,8 +10,8 @@ import pytest
 from data_engine.backends.llm_bank import BANK, ScriptBank
 from data_engine.core.errors import RecordError
 from data_engine.core.ids import content_id, split_of
+from data_engine.stages.rules.script_rules import LONGEST_TEXT, check_script, is_spoken
 from data_engine.stages.script import WriteScript
-from data_engine.stages.script_rules import LONGEST_TEXT, check_script, is_spoken
 from tests.stages.rows import ran, worker
 
 AXES = sorted(path.stem for path in (BANK / "en").glob("*.yaml"))

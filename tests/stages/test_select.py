@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine.core.errors import ContractError
-from data_engine.stages.gates import COMPONENTS, MEASURES, Gates, Weights, components, composite, gate
+from data_engine.stages.rules.gates import COMPONENTS, MEASURES, Gates, Weights, components, composite, gate
 from data_engine.stages.select import Select, decide
 from tests.stages.rows import candidate, column, ran, table, worker
 

@@ -9,7 +9,7 @@ from data_engine.backends.protocols import Transcript, Word
 from data_engine.core.harness import StageRun
 from data_engine.core.stage import Worker
 from data_engine.io.audio import encode_flac
-from data_engine.io.resample import resample
+from data_engine.io.decoding.resample import resample
 from data_engine.stages.catalog import build_stage
 from data_engine.stages.transcribe import spoken_language, transcript_columns
 

@@ -13,9 +13,9 @@ from data_engine.backends.espeak_library import SAMPLE_RATE, Utterance, shared_l
 from data_engine.backends.protocols import Transcript
 from data_engine.backends.speaker_resemblyzer import ResemblyzerEmbedder
 from data_engine.io.audio import encode_flac
-from data_engine.io.resample import resample
+from data_engine.io.decoding.resample import resample
 from data_engine.models.pitch import fundamental_frequency, pitch_statistics
-from data_engine.stages.measures import cosine, ratio, repetition, word_error_rate, words
+from data_engine.stages.rules.measures import cosine, ratio, repetition, word_error_rate, words
 from data_engine.stages.verify import Verify
 from tests.stages.rows import candidate, codes, column, ran, worker
 

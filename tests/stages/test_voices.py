@@ -11,7 +11,7 @@ from data_engine.backends.protocols import CodeStreams
 from data_engine.backends.speaker_resemblyzer import ResemblyzerEmbedder
 from data_engine.core.ids import content_id
 from data_engine.io.audio import decode_bytes
-from data_engine.stages.voice_prompt import Shortlist, choose, segment_score
+from data_engine.stages.rules.voice_prompt import Shortlist, choose, segment_score
 from data_engine.stages.voices import Voices
 from tests.stages.rows import CONSENT, RATE, column, ran, segment, worker
 

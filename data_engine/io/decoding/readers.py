@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_engine.core.errors import RecordError
-from data_engine.io.containers import AudioInfo, has_mp3_length, lfe_of_surround, read_head
+from data_engine.io.decoding.containers import AudioInfo, has_mp3_length, lfe_of_surround, read_head
 
 Samples = npt.NDArray[np.float32]
 Source = Path | bytes

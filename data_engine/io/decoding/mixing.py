@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_engine.core.errors import RecordError
-from data_engine.io.levels import FloatArray, Levels
+from data_engine.io.decoding.levels import FloatArray, Levels
 
 _ACTIVE_SHARE = 10 ** (-40 / 20)
 _CANCELLATION = 0.05

@@ -13,7 +13,7 @@ import fsspec
 
 from data_engine.core.errors import RecordError, ShardError
 from data_engine.core.ids import ID_LENGTH
-from data_engine.io.packs import Pack, open_pack
+from data_engine.io.ingest.packs import Pack, open_pack
 
 _CHUNK = 1 << 20
 _MISSING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)

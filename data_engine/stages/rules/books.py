@@ -8,7 +8,7 @@ from typing import Any
 from data_engine.core.errors import ContractError, RecordError
 from data_engine.core.schema import Schema
 from data_engine.core.stage import Reject, StageResult
-from data_engine.stages.dialogue import Row
+from data_engine.stages.rules.dialogue import Row
 
 
 class DialogueBook:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from data_engine.io.readers import Samples
+from data_engine.io.decoding.readers import Samples
 
 FloatArray = npt.NDArray[np.float64]
 

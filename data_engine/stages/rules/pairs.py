@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_engine.core.ids import content_id
-from data_engine.stages.dialogue import Row, prompt_string, prompt_turns, shared_tokenizer
-from data_engine.stages.examples import Coder, Exchange, scores, to_json
-from data_engine.stages.gates import AXES, by_axis, components
+from data_engine.stages.rules.dialogue import Row, prompt_string, prompt_turns, shared_tokenizer
+from data_engine.stages.rules.examples import Coder, Exchange, scores, to_json
+from data_engine.stages.rules.gates import AXES, by_axis, components
 from data_engine.tokens.preference import PreferenceRow
 
 FULL_MARGIN = 10.0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.io.readers import Samples
+from data_engine.io.decoding.readers import Samples
 
 
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 
 from data_engine.core.errors import RecordError
 from data_engine.io.audio import AudioInfo, Samples, decode_blocks
-from data_engine.io.levels import FloatArray, LevelMeter, Levels
-from data_engine.io.mixing import gain_for
-from data_engine.io.resample import Resampler
+from data_engine.io.decoding.levels import FloatArray, LevelMeter, Levels
+from data_engine.io.decoding.mixing import gain_for
+from data_engine.io.decoding.resample import Resampler
 from data_engine.io.scratch import ScratchAudio
 
 _SECONDS_PER_BLOCK = 10.0

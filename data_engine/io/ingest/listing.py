@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_engine.core.errors import ConfigError, RecordError
-from data_engine.io.fields import read_fields
-from data_engine.io.localize import local_path
-from data_engine.io.packs import (
+from data_engine.io.ingest.fields import read_fields
+from data_engine.io.ingest.localize import local_path
+from data_engine.io.ingest.packs import (
     DATASET_SUFFIXES,
     TAR_SUFFIXES,
     TarPack,

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from data_engine.core.errors import RecordError, ShardError
-from data_engine.io.localize import Localizer
+from data_engine.io.ingest.localize import Localizer
 
 _HEAD, _CHUNK = 1 << 16, 1 << 20
 _THREADS = 8

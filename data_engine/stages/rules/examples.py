@@ -12,7 +12,7 @@ import numpy as np
 from data_engine.core.config import Settings
 from data_engine.core.errors import RecordError
 from data_engine.core.ids import content_id
-from data_engine.stages.dialogue import (
+from data_engine.stages.rules.dialogue import (
     CHAT_TEMPLATE,
     Row,
     Script,
@@ -21,7 +21,7 @@ from data_engine.stages.dialogue import (
     prompt_turns,
     shared_tokenizer,
 )
-from data_engine.stages.gates import MEASURES
+from data_engine.stages.rules.gates import MEASURES
 from data_engine.tokens.interleave import Interleaving
 from data_engine.tokens.preference import dpo_mask
 from data_engine.tokens.records import (

@@ -1,0 +1,1 @@
+"""How bytes become canonical audio: containers, readers, levels, mixing, resampling."""

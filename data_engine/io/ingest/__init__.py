@@ -1,0 +1,1 @@
+"""How a source becomes a list of items and an item becomes a local file."""

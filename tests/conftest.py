@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 CHECKOUT = Path(__file__).parents[1]
 PLUGINS = CHECKOUT / "tests" / "plugins"
@@ -40,5 +40,7 @@ def plugin(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PLUGINS), os.environ.get("PYTHONPATH", "")]))
 
 
-settings.register_profile("shared-machine", deadline=None, derandomize=True)
+settings.register_profile(
+    "shared-machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("shared-machine")

@@ -121,14 +121,14 @@ def interleave_codes(vq02: Any, vq06: Any) -> CodeLayout:
     groups = num_groups(codes02.size, codes06.size)
     used02, used06 = groups * LINGUISTIC_PER_GROUP, groups * SEMANTIC_PER_GROUP
     ids = np.empty(groups * GROUP_SIZE, np.int32)
-    # one strided pass per place in the group is faster than copying blocks of two and three
+    # one strided pass per place in the group, straight into the result: temporaries would cost more than the sums
     for place in range(LINGUISTIC_PER_GROUP):
-        ids[place::GROUP_SIZE] = codes02[place:used02:LINGUISTIC_PER_GROUP]
-        ids[place::GROUP_SIZE] += AUDIO_OFFSET
+        codes = codes02[place:used02:LINGUISTIC_PER_GROUP]
+        np.add(codes, np.int32(AUDIO_OFFSET), out=ids[place::GROUP_SIZE], dtype=np.int32, casting="unsafe")
     for place in range(SEMANTIC_PER_GROUP):
+        codes = codes06[place:used06:SEMANTIC_PER_GROUP]
         target = ids[LINGUISTIC_PER_GROUP + place :: GROUP_SIZE]
-        target[:] = codes06[place:used06:SEMANTIC_PER_GROUP]
-        target += SEMANTIC_OFFSET
+        np.add(codes, np.int32(SEMANTIC_OFFSET), out=target, dtype=np.int32, casting="unsafe")
     return CodeLayout(ids, groups, codes02[used02:].astype(np.uint16), codes06[used06:].astype(np.uint16))
 
 

@@ -138,7 +138,8 @@ def as_codes(values: Any, what: str, stop: int, start: int = 0) -> npt.NDArray[A
     array = np.asarray(values)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ContractError(f"{what}: need a 1-D integer array, got shape {array.shape} of {array.dtype}")
-    if array.size and (array.min() < start or array.max() >= stop):
+    below = start > 0 or array.dtype.kind == "i"  # unsigned codes cannot be negative: one pass less
+    if array.size and (array.max() >= stop or (below and array.min() < start)):
         position = int(np.flatnonzero((array < start) | (array >= stop))[0])
         raise ContractError(
             f"{what}: value {array[position]} at position {position} is outside {start}..{stop - 1}; "

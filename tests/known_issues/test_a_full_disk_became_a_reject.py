@@ -16,7 +16,7 @@ def test_a_full_disk_keeps_its_errno_on_the_way_through_scratch_audio(tmp_path):
     writer = scratch.writer("r", 0)
     writer._file.close()
     writer._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115, PTH123
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="No space left") as caught:
         writer.append(np.zeros(100_000, np.float32))
     assert caught.value.errno == errno.ENOSPC
     writer._file.close()

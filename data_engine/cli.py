@@ -69,6 +69,14 @@ def _config(path: Path, sets: list[str], output: str | None, runner: str | None,
     return read_run_config(path, changes)
 
 
+def _located(config: Path) -> Path:
+    """Returns the config's path; the name of a shipped one will do where no such file is."""
+    from pipelines.locate import shipped_configs
+
+    shipped = shipped_configs() / config
+    return shipped if shipped.is_file() and not config.is_file() else config
+
+
 @app.command()
 def run(
     config: ConfigPath,
@@ -91,7 +99,8 @@ def run(
         from pipelines.run import run as run_pipelines
 
         try:
-            outcome = run_pipelines(_config(config, sets, output, runner, workers), config.parent, display, overwrite)
+            path = _located(config)
+            outcome = run_pipelines(_config(path, sets, output, runner, workers), path.parent, display, overwrite)
         finally:
             display.stop()
         if as_json:
@@ -125,12 +134,14 @@ def plan(config: ConfigPath, sets: Sets = [], output: Output = None, as_json: As
     with _sentences():
         from pipelines.run import describe_plan
 
-        described = describe_plan(_config(config, sets, output, None, None), config.parent)
+        path = _located(config)
+        described = describe_plan(_config(path, sets, output, None, None), path.parent)
         if as_json:
             print(json.dumps(described, ensure_ascii=False))
             return
         for pipeline in described:
-            typer.echo(f"{pipeline['pipeline']}: {pipeline['shards']} shards")
+            shards = "as many shards as synthesize" if pipeline["shards"] is None else f"{pipeline['shards']} shards"
+            typer.echo(f"{pipeline['pipeline']}: {shards}")
             for stage in pipeline["stages"]:
                 table = f" -> {stage['table']}" if stage["table"] else ""
                 typer.echo(f"  {stage['group']:8} {stage['stage']:12} {stage['signature'][:12]}{table}")

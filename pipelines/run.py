@@ -125,7 +125,7 @@ def describe_plan(config: RunConfig, base: Path) -> list[dict[str, Any]]:
         return [
             {
                 "pipeline": plan.pipeline,
-                "shards": plan.num_shards,
+                "shards": None if plan.pipeline == "prefer" and config.synthesize else plan.num_shards,
                 "stages": [
                     {"group": g.name, "stage": s.stage, "table": s.table, "signature": s.signature}
                     for g in plan.groups

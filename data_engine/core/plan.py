@@ -79,11 +79,6 @@ class Plan:
         """Signature of the whole pipeline."""
         return digest([group.signature for group in self.groups])
 
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """Public tables, in the order they are made."""
-        return tuple(step.table for group in self.groups for step in group.steps if step.table)
-
 
 class Listener(Protocol):
     """Receives what happens during a run; the progress display is one."""

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import fsspec
 
-from data_engine.core.errors import StorageError
+from data_engine.core.errors import ConfigError, StorageError
 
 
 class Storage:
@@ -28,11 +28,17 @@ class Storage:
     Args:
         uri: Local path or any fsspec URI.
         options: Options of the file system; credentials come from the environment instead.
+
+    Raises:
+        ConfigError: Nobody knows the protocol, or its library is not installed.
     """
 
     def __init__(self, uri: str, options: Mapping[str, Any] | None = None) -> None:
         self.uri = str(uri)
-        self.fs, self.root = fsspec.core.url_to_fs(self.uri, **dict(options or {}))
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(self.uri, **dict(options or {}))
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"cannot open '{self.uri}': {error}") from error
         self.is_local = "file" in self.fs.protocol or self.fs.protocol == "file"
 
     def path(self, name: str) -> str:

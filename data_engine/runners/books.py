@@ -29,7 +29,7 @@ class Book:
         pipeline: Its name.
         signature: Signature of the whole pipeline.
         groups: Group name -> signature.
-        tables: Public tables it makes.
+        tables: Group name -> public tables it makes.
         num_shards: Shards planned.
         config: Flat configuration, for the sentence that says what changed.
     """
@@ -37,7 +37,7 @@ class Book:
     pipeline: str
     signature: str
     groups: Mapping[str, str]
-    tables: Sequence[str]
+    tables: Mapping[str, Sequence[str]]
     num_shards: int
     config: Mapping[str, Any]
 
@@ -59,7 +59,8 @@ def claim(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bo
         storage: Output folder.
         plan: What is going to run.
         config: The pipeline's configuration, nested.
-        overwrite: Remove public tables of the other configuration; work that still fits is kept.
+        overwrite: Remove what groups with another signature made; what still fits is kept, so another threshold
+            runs no model again.
 
     Raises:
         ConfigError: The folder holds another configuration and `overwrite` is not set.
@@ -72,17 +73,21 @@ def claim(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bo
                 f"'{storage.uri}' holds a {plan.pipeline} run of another configuration ({_changes(old.config, flat)}). "
                 "Use another --output, or --overwrite to replace its tables."
             )
-        _remove_public(storage, old)
-    book = Book(
-        plan.pipeline, plan.signature, {g.name: g.signature for g in plan.groups}, plan.tables, plan.num_shards, flat
-    )
+        _remove_stale(storage, old, plan)
+    signatures = {group.name: group.signature for group in plan.groups}
+    tables = {group.name: [step.table for step in group.steps if step.table] for group in plan.groups}
+    book = Book(plan.pipeline, plan.signature, signatures, tables, plan.num_shards, flat)
     storage.write_json(_book_name(plan.pipeline), {name: getattr(book, name) for name in Book.__slots__})
 
 
-def _remove_public(storage: Storage, old: Book) -> None:
+def _remove_stale(storage: Storage, old: Book, plan: Plan) -> None:
     storage.remove(RUN_FILE)
-    for table in [*old.tables, *(f"rejects/{old.pipeline}.{group}" for group in old.groups)]:
-        storage.remove(table)
+    kept = {group.name: group.signature for group in plan.groups}
+    for group, signature in old.groups.items():
+        if kept.get(group) != signature:
+            storage.remove(f"rejects/{old.pipeline}.{group}")  # the commit records first
+            for table in [*old.tables[group], f"work/{old.pipeline}.{group}-{signature[:12]}"]:
+                storage.remove(table)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from data_engine.core.errors import StorageError
+from data_engine.core.errors import ConfigError, StorageError
 from data_engine.io.storage import Storage
 
 
@@ -37,6 +37,11 @@ def test_a_finished_file_is_moved_in_whole(storage):
     assert not folder.exists()
     with storage.open("table/x") as file:
         assert file.read() == b"abc"
+
+
+def test_an_unknown_protocol_is_a_configuration_error():
+    with pytest.raises(ConfigError, match="cannot open 'nosuch://bucket'.*nosuch"):
+        Storage("nosuch://bucket")
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_temporary_file(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from data_engine.core.errors import ConfigError, ContractError, MissingExtraErro
 from data_engine.core.plan import Plan
 
 MAX_ATTEMPTS = 3
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _RUN_ENDING = {c.__name__: c for c in (ConfigError, ContractError, StorageError)}
 
 
@@ -57,6 +58,8 @@ class _Pool:
     def __init__(self, plan: Plan, size: int) -> None:
         self.plan = plan
         self.context = multiprocessing.get_context("spawn")
+        for variable in _ONE_THREAD:  # read when a child loads its libraries: processes are the parallelism
+            os.environ.setdefault(variable, "1")
         self.workers = [self._start() for _ in range(size)]
 
     def _start(self) -> _Worker:

@@ -98,7 +98,7 @@ def plan_synthesize(config: SynthesizeConfig, base: Path, storage: Storage, seed
             ]),
             ("decide", [
                 Verb("select", config.select, table="candidates"),
-                Verb("assemble", config.assemble, table="aqaa"),
+                Verb("assemble", _with(config.assemble, voices), table="aqaa"),
             ]),
         ],
     )  # fmt: skip

@@ -52,7 +52,9 @@ class PocketsphinxRecognizer:
     what was decoded before.
 
     Args:
-        decoder: Further decoder parameters by their PocketSphinx names, for example {"lw": 8.0}.
+        decoder: Further decoder parameters by their PocketSphinx names. {"maxhmmpf": 3000, "maxwpf": 10} is 1.4 times
+            as fast on read speech (word error rate 28.8 for 28.4 % on 33 clips) and 1.9 times on synthetic speech, but
+            loses words of spontaneous speech.
     """
 
     sample_rate = 16000

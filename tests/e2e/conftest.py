@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "data-engine"
 
 
-def engine(*arguments, cwd=CHECKOUT, env=None, timeout=280):
+def engine(*arguments, cwd=CHECKOUT, env=None, timeout=1200):
     """Runs `data-engine` and returns the finished process."""
     return subprocess.run(
         [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, timeout=timeout
@@ -59,6 +59,7 @@ curate:
 synthesize:
   briefs: {{count: 3, languages: {{en: 2, zh: 1}}, axes: [logical_reasoning, emotion_control, tool_call]}}
   dialogues_per_shard: 1
+  verify: {{asr: {{name: pocketsphinx, options: {{decoder: {{maxhmmpf: 3000, maxwpf: 10}}}}}}}}
 prefer: {{}}
 """,
         encoding="utf-8",

@@ -7,7 +7,7 @@ import pytest
 from data_engine.io.shards import read_table
 from tests.e2e.conftest import engine
 
-pytestmark = pytest.mark.xdist_group("small")
+pytestmark = [pytest.mark.xdist_group("small"), pytest.mark.timeout(1500)]
 
 STRICT = """
 name: strict

@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import CHECKOUT, COMMAND, data_hashes, engine
 
-pytestmark = pytest.mark.xdist_group("small")
+pytestmark = [pytest.mark.xdist_group("small"), pytest.mark.timeout(1500)]
 
 
 def refused(finished, code, *words):

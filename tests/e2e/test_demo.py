@@ -12,7 +12,7 @@ TABLES = {
     "recordings": 1, "segments": 4, "voices": 2, "scripts": 8, "candidates": 48, "aqaa": 12, "preferences": 8,
 }  # fmt: skip
 
-pytestmark = pytest.mark.xdist_group("demo")
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(1500)]
 
 
 @pytest.mark.parametrize(("table", "at_least"), TABLES.items())

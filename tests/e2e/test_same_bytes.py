@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import CHECKOUT, COMMAND, data_hashes, engine
 
-pytestmark = pytest.mark.xdist_group("small")
+pytestmark = [pytest.mark.xdist_group("small"), pytest.mark.timeout(1500)]
 
 
 def test_one_process_writes_the_same_bytes_as_two(small_config, small_run, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from data_engine.tokens.layout import interleave_codes
@@ -22,6 +24,11 @@ def per_token_loop(vq02: list[int], vq06: list[int]) -> list[int]:
     return merged
 
 
+def _repeat(function: Callable[[], object]) -> None:
+    for _ in range(HOURS):
+        function()
+
+
 def interleave_hour() -> Row:
     """Both give the same ids; the peer starts from lists, ours from arrays, as each is stored."""
     random = np.random.default_rng(0)
@@ -30,9 +37,7 @@ def interleave_hour() -> Row:
     lists = vq02.tolist(), vq06.tolist()
     assert interleave_codes(vq02, vq06).ids.tolist() == per_token_loop(*lists)
     ours, theirs, ratio = in_turn(
-        lambda: [interleave_codes(vq02, vq06) for _ in range(HOURS)],
-        lambda: [per_token_loop(*lists) for _ in range(HOURS)],
-        11,
+        lambda: _repeat(lambda: interleave_codes(vq02, vq06)), lambda: _repeat(lambda: per_token_loop(*lists)), 11
     )
     return Row(
         "interleave 1 h of codes 2:3, ten in a row", "per-token loop (Step-Audio)",

@@ -28,6 +28,8 @@ class RunnerConfig(Settings):
     kind: str = speed_knob("local")
     workers: int | None = speed_knob(None, ge=1)
     """Processes; none: one per core."""
+    options: dict[str, Any] = speed_knob({})
+    """Options of the runner: a cluster's address, a Beam runner, ..."""
 
 
 class RunConfig(Settings):
@@ -106,7 +108,7 @@ def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = Fal
         if plan.pipeline == "curate" and config.source:
             described_part["source"] = config.source.model_dump(mode="json")
         claim(storage, plan, {"seed": config.seed, **described_part}, overwrite)
-        dead = execute(plan, runner, workers, listener)
+        dead = execute(plan, runner, workers, listener, config.runner.options)
         if dead:
             break
     state = "incomplete" if dead else "complete"

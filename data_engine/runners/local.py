@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -26,13 +26,16 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _RUN_ENDING = {c.__name__: c for c in (ConfigError, ContractError, StorageError)}
 
 
-def run_local(plan: Plan, shards: Sequence[int], workers: int) -> Iterator[dict[str, Any]]:
+def run_local(
+    plan: Plan, shards: Sequence[int], workers: int, options: Mapping[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
     """Runs the shards of a plan and yields a report for each, in order of completion.
 
     Args:
         plan: What to run.
         shards: Shards that are not committed yet.
         workers: Processes; never more than there are shards.
+        options: There are none.
 
     Yields:
         Reports of `runners.shard.run_shard`, or {shard, status: "dead", reason, attempts}.
@@ -40,6 +43,8 @@ def run_local(plan: Plan, shards: Sequence[int], workers: int) -> Iterator[dict[
     Raises:
         ConfigError, ContractError, StorageError: The run cannot go on, whatever the shard.
     """
+    if options:
+        raise ConfigError(f"runner 'local' has no options, got {', '.join(options)}")
     pool = _Pool(plan, min(workers, len(shards)))
     try:
         yield from pool.run(deque((shard, 1) for shard in shards))

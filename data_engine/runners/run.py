@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from data_engine.core.errors import ConfigError
 from data_engine.core.plan import Listener, Plan
+from data_engine.core.registry import lookup
 from data_engine.io.shards import marker_name
 from data_engine.io.storage import Storage
 from data_engine.runners.shard import group_marker
 
-Runner = Callable[[Plan, Sequence[int], int], Iterator[dict[str, Any]]]
-RUNNERS = ("local",)
+Runner = Callable[[Plan, Sequence[int], int, Mapping[str, Any]], Iterator[dict[str, Any]]]
+ENTRY_POINTS = "data_engine.runners"
+RUNNERS: dict[str, str] = {
+    "local": "data_engine.runners.local:run_local",
+    "dask": "data_engine.runners.dask:run_dask",
+    "beam": "data_engine.runners.beam:run_beam",
+}
+"""Name -> "module:function(plan, shards, workers, options)", which yields a report per shard."""
 
 
 def find_runner(name: str) -> Runner:
@@ -21,20 +27,19 @@ def find_runner(name: str) -> Runner:
     Raises:
         ConfigError: There is no such runner.
     """
-    if name == "local":
-        from data_engine.runners.local import run_local
-
-        return run_local
-    raise ConfigError(f"there is no runner '{name}'; known: {', '.join(RUNNERS)}")
+    return lookup("runner", name, RUNNERS, ENTRY_POINTS)  # type: ignore[no-any-return]
 
 
-def execute(plan: Plan, runner: Runner, workers: int, listener: Listener) -> list[dict[str, Any]]:
+def execute(
+    plan: Plan, runner: Runner, workers: int, listener: Listener, options: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Runs a plan to its end and returns its dead shards.
 
     Args:
         plan: What to run.
         runner: How.
         workers: Processes.
+        options: Options of the runner.
         listener: Is told of every shard.
 
     Returns:
@@ -45,7 +50,7 @@ def execute(plan: Plan, runner: Runner, workers: int, listener: Listener) -> lis
     open_shards = uncommitted(storage, plan)
     listener.planned(plan, plan.num_shards - len(open_shards))
     dead = []
-    for report in runner(plan, open_shards, workers) if open_shards else ():
+    for report in runner(plan, open_shards, workers, options or {}) if open_shards else ():
         name = f"work/dead/{plan.pipeline}.part-{report['shard']:05d}.json"
         if report["status"] == "dead":
             dead.append(report)

@@ -23,7 +23,7 @@ from data_engine.core.plan import Plan
 
 MAX_ATTEMPTS = 3
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_RUN_ENDING = {c.__name__: c for c in (ConfigError, ContractError, StorageError)}
+RUN_ENDING = {c.__name__: c for c in (ConfigError, ContractError, StorageError)}
 
 
 def run_local(
@@ -103,7 +103,7 @@ class _Pool:
             return value  # type: ignore[no-any-return]
         if outcome == "end":
             name, message = value
-            raise _RUN_ENDING[name](message)
+            raise RUN_ENDING[name](message)
         if attempt < MAX_ATTEMPTS:
             queue.append((shard, attempt + 1))
             return None
@@ -154,7 +154,7 @@ def classify(error: Exception) -> tuple[str, Any]:
     """Tells whether an error ends the run ("end", (class name, message)) or only this attempt ("failed", why)."""
     if isinstance(error, MissingExtraError):
         return "end", ("ConfigError", str(error))
-    if type(error).__name__ in _RUN_ENDING:
+    if type(error).__name__ in RUN_ENDING:
         return "end", (type(error).__name__, str(error))
     if getattr(error, "errno", None) == 28:
         return "end", ("StorageError", f"no space left on the device ({error}). Free space and run again.")

@@ -80,7 +80,7 @@ def _located(config: Path) -> Path:
 @app.command()
 def run(
     config: ConfigPath,
-    runner: Annotated[str | None, typer.Option(help="local")] = None,
+    runner: Annotated[str | None, typer.Option(help="local, dask, or a third party's")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
     sets: Sets = [],  # noqa: B006
     output: Output = None,

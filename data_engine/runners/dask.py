@@ -6,6 +6,7 @@ task is a function of an importable module, so that models are loaded once per w
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def run_dask(plan: Plan, shards: Sequence[int], workers: int, options: Mapping[s
     """
     settings = validate(DaskOptions, options, "runner.options")
     with _connect(settings, min(workers, len(shards))) as client:
+        print(f"Dask dashboard: {client.dashboard_link}", file=sys.stderr)
         yield from _Submission(client, plan, settings).run(deque((shard, 1) for shard in shards))
 
 
@@ -72,9 +74,7 @@ def _connect(settings: DaskOptions, workers: int) -> Client:
     cluster = LocalCluster(
         n_workers=workers, threads_per_worker=1, memory_limit=settings.memory_limit, dashboard_address=":0"
     )
-    client = Client(cluster)
-    client.data_engine_cluster = cluster
-    return client
+    return cluster.get_client()
 
 
 class _Submission:

@@ -16,7 +16,6 @@ ENTRY_POINTS = "data_engine.runners"
 RUNNERS: dict[str, str] = {
     "local": "data_engine.runners.local:run_local",
     "dask": "data_engine.runners.dask:run_dask",
-    "beam": "data_engine.runners.beam:run_beam",
 }
 """Name -> "module:function(plan, shards, workers, options)", which yields a report per shard."""
 

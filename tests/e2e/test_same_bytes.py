@@ -37,3 +37,10 @@ def test_a_run_killed_five_times_ends_with_the_same_bytes(small_config, small_ru
     assert finished.returncode == 0, finished.stderr
     assert data_hashes(tmp_path / "out") == data_hashes(small_run)
     assert engine("validate", tmp_path / "out").returncode == 0
+
+
+def test_dask_writes_the_same_bytes_as_the_local_runner(small_config, small_run, tmp_path):
+    finished = engine("run", small_config, "--output", tmp_path / "dask", "--runner", "dask", "--workers", 2)
+    assert finished.returncode == 0, finished.stderr
+    assert "dashboard" in finished.stderr
+    assert data_hashes(tmp_path / "dask") == data_hashes(small_run)

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
 from data_engine.backends.catalog import BackendCache
 from data_engine.core.config import Settings, validate
 from data_engine.core.errors import MissingExtraError
@@ -37,7 +39,7 @@ class DaskOptions(Settings):
     scheduler_file: str | None = None
     memory_limit: str = "auto"
     in_flight: int = 2
-    resources: dict[str, float] = {}
+    resources: dict[str, float] = Field(default_factory=dict)
 
 
 def run_dask(plan: Plan, shards: Sequence[int], workers: int, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

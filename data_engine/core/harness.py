@@ -25,7 +25,7 @@ from data_engine.core.errors import (
     StorageError,
 )
 from data_engine.core.schema import load_schema
-from data_engine.core.stage import FoldStage, Reject, Stage, StageResult
+from data_engine.core.stage import FoldStage, Reject, Stage, StageResult, StageSpec
 
 _FATAL = (ConfigError, ContractError, StorageError, ShardError)
 _FULL_DISK = 28
@@ -134,7 +134,7 @@ class StageRun:
 
     def _accept(self, batch: pa.RecordBatch | None, result: StageResult) -> Iterator[pa.RecordBatch]:
         self.spec.produces.check(result.rows, f"output of stage '{self.spec.name}'")
-        self._count(result)
+        self._count(batch, result)
         if self.spec.shape == "map" and batch is not None:
             rows = self._merge(batch, result)
         else:
@@ -145,23 +145,24 @@ class StageRun:
         if rows.num_rows:
             yield rows
 
-    def _count(self, result: StageResult) -> None:
+    def _count(self, batch: pa.RecordBatch | None, result: StageResult) -> None:
         self.stats.rejected += len(result.rejects)
         self.stats.unused += len(result.unused)
         self.stats.reject_codes.update(r.code for r in result.rejects)
         self.stats.unused_reasons.update(result.unused.values())
         self.stats.metrics.update(result.metrics)
         allowed = load_schema("reject").fields[3].values or ()
+        references = _references(batch, self.spec) if batch is not None and result.rejects else {}
         for reject in result.rejects:
             if reject.code not in allowed:
                 raise ContractError(f"stage '{self.spec.name}' used the unknown reject code '{reject.code}'")
-            self.rejects.append(self._reject_row(reject))
+            self.rejects.append(self._reject_row(reject, references.get(reject.record_id)))
 
-    def _reject_row(self, reject: Reject) -> dict[str, Any]:
+    def _reject_row(self, reject: Reject, reference: str | None) -> dict[str, Any]:
         return {
             "record_id": reject.record_id, "stage": self.spec.name, "stage_signature": self.signature,
             "code": reject.code, "detail": reject.detail, "exception": reject.exception,
-            "input_ref": reject.input_ref, "attempt": self.attempt,
+            "input_ref": reject.input_ref or reference, "attempt": self.attempt,
         }  # fmt: skip
 
     def _merge(self, batch: pa.RecordBatch, result: StageResult) -> pa.RecordBatch:
@@ -208,6 +209,12 @@ class StageRun:
         left = self._open_ids - self._parents_seen
         if left:
             raise ContractError(_breach(self.spec.name, left, set()))
+
+
+def _references(batch: pa.RecordBatch, spec: StageSpec) -> dict[str, str | None]:
+    """Returns where each row came from: its URI, else its parent's id."""
+    found = [name for name in ("uri", spec.consumes.parent) if name and name in batch.schema.names]
+    return dict(zip(_ids(batch, spec.consumes.id), _ids(batch, found[0]), strict=True)) if found else {}
 
 
 def _ids(batch: pa.RecordBatch, name: str) -> list[str]:

@@ -220,3 +220,19 @@ def test_an_id_that_appears_twice_in_a_shard_stops_the_run():
     stage = ExpandStage(reject_empty=True)
     with pytest.raises(ContractError, match="twice"):
         run(stage, [briefs(3).slice(2), briefs(3).slice(1, 1), briefs(3).slice(2)])
+
+
+def test_a_reject_says_where_its_input_came_from():
+    recording = load_schema("recording").pick("item_id", "uri", "num_speakers")
+    rows = recording.batch([{"recording_id": "r", "item_id": "i", "uri": "s3://b/a.wav"}])
+
+    def refuse(row):
+        raise RecordError("NO_SPEECH", "nothing said")
+
+    stage = MapStage(lambda stage, batch: each(batch, stage.spec.produces, refuse))
+    picked = recording.pick("num_speakers")
+    stage.spec = StageSpec("probe", "1", picked, picked, "map")
+    _, harness = run(stage, [rows])
+    assert harness.rejects[0]["input_ref"] == "s3://b/a.wav"
+    _, harness = run(stage, [rows.drop_columns(["uri"])])
+    assert harness.rejects[0]["input_ref"] == "i"

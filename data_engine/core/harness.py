@@ -5,6 +5,7 @@ The harness owns ids, order, counting and errors; a stage owns nothing but its o
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,6 @@ from data_engine.core.schema import load_schema
 from data_engine.core.stage import FoldStage, Reject, Stage, StageResult, StageSpec
 
 _FATAL = (ConfigError, ContractError, StorageError, ShardError)
-_FULL_DISK = 28
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class StageRun:
         except _FATAL:
             raise
         except Exception as error:
-            if getattr(error, "errno", None) == _FULL_DISK:
+            if getattr(error, "errno", None) == errno.ENOSPC:
                 raise StorageError(f"no space left on the device while running stage '{self.spec.name}'") from error
             if self.spec.shape == "fold":
                 raise ShardError(f"stage '{self.spec.name}' failed: {type(error).__name__}: {error}") from error
@@ -151,7 +151,7 @@ class StageRun:
         self.stats.reject_codes.update(r.code for r in result.rejects)
         self.stats.unused_reasons.update(result.unused.values())
         self.stats.metrics.update(result.metrics)
-        allowed = load_schema("reject").fields[3].values or ()
+        allowed = next(f for f in load_schema("reject").fields if f.name == "code").values or ()
         references = _references(batch, self.spec) if batch is not None and result.rejects else {}
         for reject in result.rejects:
             if reject.code not in allowed:

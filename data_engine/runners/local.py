@@ -6,6 +6,7 @@ recorded as dead, while the rest of the run goes on.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -156,7 +157,7 @@ def classify(error: Exception) -> tuple[str, Any]:
         return "end", ("ConfigError", str(error))
     if type(error).__name__ in RUN_ENDING:
         return "end", (type(error).__name__, str(error))
-    if getattr(error, "errno", None) == 28:
+    if getattr(error, "errno", None) == errno.ENOSPC:
         return "end", ("StorageError", f"no space left on the device ({error}). Free space and run again.")
     return "failed", f"{type(error).__name__}: {error}"
 

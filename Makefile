@@ -17,7 +17,7 @@ setup-dev: .venv/.setup-dev
 	touch $@
 
 .venv/.setup-dev: .venv/.setup requirements-originals.txt
-	$(PIP) -e '.[embedded,dask,train,dev]'
+	$(PIP) -e '.[embedded,dask,beam,s3,telemetry,train,dev]'
 	$(PIP) --no-deps -r requirements-originals.txt
 	touch $@
 

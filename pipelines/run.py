@@ -16,8 +16,9 @@ from data_engine.io.sources import SourceConfig
 from data_engine.io.storage import Storage
 from data_engine.report.page import write_report
 from data_engine.runners.books import claim, write_run_file
-from data_engine.runners.run import execute, find_runner
-from pipelines.curate import CurateConfig, plan_curate
+from data_engine.runners.protocol import Report
+from data_engine.runners.run import execute, open_runner
+from pipelines.curate import CurateConfig, plan_curate, plan_voices
 from pipelines.prefer import PreferConfig, plan_prefer
 from pipelines.synthesize import SynthesizeConfig, plan_synthesize
 
@@ -75,18 +76,35 @@ def open_output(config: RunConfig) -> Storage:
     return Storage(uri)
 
 
-def plans(config: RunConfig, base: Path, storage: Storage) -> Iterator[tuple[Plan, Settings]]:
-    """Yields each pipeline's plan when the one before it is done, since it may read its output."""
-    if config.curate:
+def plans(
+    config: RunConfig, base: Path, storage: Storage, only: str | None = None
+) -> Iterator[tuple[Plan, dict[str, Any]]]:
+    """Yields each pipeline's plan and its part of the config when the one before is done, for it may read its output.
+
+    Args:
+        config: The run.
+        base: Folder that relative paths in the config start from.
+        storage: Output folder.
+        only: Section to run, `curate`, `synthesize` or `prefer`; none: all that the config has.
+
+    Raises:
+        ConfigError: The config has no such section.
+    """
+    if only and getattr(config, only, None) is None:
+        raise ConfigError(f"the config has no section '{only}' to run alone")
+    if config.curate and only in (None, "curate"):
         assert config.source is not None
-        yield plan_curate(config.curate, config.source, base, storage, config.seed), config.curate
-    if config.synthesize:
-        yield plan_synthesize(config.synthesize, base, storage, config.seed), config.synthesize
-    if config.prefer:
-        yield plan_prefer(config.prefer, storage, config.seed), config.prefer
+        curate = plan_curate(config.curate, config.source, base, storage, config.seed)
+        yield curate, {"source": config.source.model_dump(mode="json"), "curate": config.curate.model_dump(mode="json")}
+        yield plan_voices(config.curate.voices, curate, storage), {"voices": config.curate.voices.model_dump()}
+    if config.synthesize and only in (None, "synthesize"):
+        plan = plan_synthesize(config.synthesize, base, storage, config.seed)
+        yield plan, {"synthesize": config.synthesize.model_dump(mode="json")}
+    if config.prefer and only in (None, "prefer"):
+        yield plan_prefer(config.prefer, storage, config.seed), {"prefer": config.prefer.model_dump(mode="json")}
 
 
-def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = False) -> Outcome:
+def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = False, only: str | None = None) -> Outcome:
     """Runs a config to its end, or finishes it when it was begun before.
 
     Args:
@@ -94,23 +112,21 @@ def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = Fal
         base: Folder that relative paths in the config start from.
         listener: Is told of every shard.
         overwrite: Replace public tables of another configuration in the same folder.
+        only: Section to run; none: all.
 
     Returns:
         What `run.json` says, and the dead shards; a pipeline with dead shards keeps later ones from starting.
     """
     storage = open_output(config)
-    runner = find_runner(config.runner.kind)
-    workers = config.runner.workers or os.cpu_count() or 1
     described = config.model_dump(mode="json")
-    dead: list[dict[str, Any]] = []
-    for plan, settings in plans(config, base, storage):
-        described_part = {plan.pipeline: settings.model_dump(mode="json")}
-        if plan.pipeline == "curate" and config.source:
-            described_part["source"] = config.source.model_dump(mode="json")
-        claim(storage, plan, {"seed": config.seed, **described_part}, overwrite)
-        dead = execute(plan, runner, workers, listener, config.runner.options)
-        if dead:
-            break
+    dead: list[Report] = []
+    workers = config.runner.workers or os.cpu_count() or 1
+    with open_runner(config.runner.kind, workers, config.runner.options) as runner:
+        for plan, settings in plans(config, base, storage, only):
+            claim(storage, plan, {"seed": config.seed, **settings}, overwrite)
+            dead = execute(plan, runner, listener)
+            if dead:
+                break
     state = "incomplete" if dead else "complete"
     written = write_run_file(storage, described, state)
     if config.report:

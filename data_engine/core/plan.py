@@ -32,6 +32,19 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Partition:
+    """How kept rows are divided for a pipeline that needs all rows with one key in one place.
+
+    Attributes:
+        key: Column whose hash decides.
+        count: Number of partitions: the shards of the pipeline that reads them.
+    """
+
+    key: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Neighbouring stages that run fused in one task; storage is the only hand-over between groups.
 
@@ -39,16 +52,36 @@ class Group:
         name: Unique within the pipeline.
         steps: In order.
         keep: True when the rows that leave the last step are stored as work for the next group.
+        partition: How the kept rows are divided by a key, for a plan with `exchange`.
+        gpus: GPUs that a task with this group occupies; groups without and with are separate tasks.
     """
 
     name: str
     steps: tuple[Step, ...]
     keep: bool = False
+    partition: Partition | None = None
+    gpus: float = 0.0
 
     @property
     def signature(self) -> str:
         """Signature of the group: of its last step and of what it publishes."""
-        return digest([[s.signature, s.table] for s in self.steps])
+        division = [[self.partition.key, self.partition.count]] if self.partition else []
+        return digest([[s.signature, s.table] for s in self.steps] + division)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Neighbouring groups that one task runs: those that occupy the same number of GPUs.
+
+    Attributes:
+        first: Position of the first group.
+        stop: Position after the last.
+        gpus: GPUs of the task.
+    """
+
+    first: int
+    stop: int
+    gpus: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +96,9 @@ class Plan:
         groups: In order.
         num_shards: Fixed at ingest; never depends on the number of workers.
         seed: Seed of the run.
+        storage_options: Options of the output's file system, never credentials.
+        exchange: Key by which `input` was divided (`Group.partition`): shard p reads partition p of all its parts,
+            rows in order of key and id. This is what makes a step global. None: shard p reads part p.
     """
 
     pipeline: str
@@ -73,11 +109,23 @@ class Plan:
     num_shards: int
     seed: int
     storage_options: Mapping[str, Any]
+    exchange: str | None = None
 
     @property
     def signature(self) -> str:
         """Signature of the whole pipeline."""
         return digest([group.signature for group in self.groups])
+
+    @property
+    def stretches(self) -> tuple[Stretch, ...]:
+        """The tasks of a shard, in order."""
+        found: list[Stretch] = []
+        for position, group in enumerate(self.groups):
+            if found and found[-1].gpus == group.gpus:
+                found[-1] = Stretch(found[-1].first, position + 1, group.gpus)
+            else:
+                found.append(Stretch(position, position + 1, group.gpus))
+        return tuple(found)
 
 
 class Listener(Protocol):

@@ -87,19 +87,21 @@ class PartWriter:
         """
         self._flush(whole=True)
         self._writer.close()
-        sha256 = file_sha256(self._path)
-        size = self._path.stat().st_size
-        name = f"part-{shard:05d}-{sha256[:16]}.arrow"
-        storage.put(self._path, f"{table}/{name}")
-        return {
-            "table": table, "shard": shard, "file": name, "rows": self.rows, "seconds": round(self.seconds, 3),
-            "bytes": size, "sha256": sha256, "schema": str(self.schema), **facts,
-        }  # fmt: skip
+        counts = {"rows": self.rows, "seconds": round(self.seconds, 3), "schema": str(self.schema)}
+        return publish(self._path, storage, table, shard) | counts | facts
 
     def discard(self) -> None:
         """Closes and removes the file when the shard failed."""
         self._writer.close()
         self._path.unlink(missing_ok=True)
+
+
+def publish(path: Path, storage: Storage, table: str, shard: int) -> dict[str, Any]:
+    """Moves a finished data file to a name that carries its content, and returns what its marker says of it."""
+    sha256, size = file_sha256(path), path.stat().st_size
+    name = f"part-{shard:05d}-{sha256[:16]}.arrow"
+    storage.put(path, f"{table}/{name}")
+    return {"table": table, "shard": shard, "file": name, "bytes": size, "sha256": sha256}
 
 
 def file_sha256(path: Path) -> str:

@@ -18,7 +18,7 @@ from data_engine.io.shards import committed_parts
 from data_engine.io.storage import Storage
 
 RUN_FILE = "run.json"
-PIPELINES = ("curate", "synthesize", "prefer")
+PIPELINES = ("curate", "voices", "synthesize", "prefer")
 
 
 @dataclass(frozen=True, slots=True)

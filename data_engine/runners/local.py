@@ -1,14 +1,14 @@
-"""The reference runner: a pool of spawned processes, one shard at a time each.
+"""The reference runner: a pool of spawned processes, one task at a time each.
 
-A process that dies takes only its shard with it: the shard is tried again in a fresh process and at last
-recorded as dead, while the rest of the run goes on.
+A process that dies takes only its task with it: the shard is tried again in a fresh process and at last
+recorded as dead, while the rest of the run goes on. Models stay loaded from one pipeline to the next.
 """
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -17,110 +17,140 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from types import TracebackType
 from typing import Any
 
-from data_engine.core.errors import ConfigError, ContractError, MissingExtraError, StorageError
+from pydantic import field_validator
+
+from data_engine.core.config import Settings, validate
 from data_engine.core.plan import Plan
+from data_engine.io.storage import Storage
+from data_engine.runners.attempts import Outcome, Task, attempt_task, settle
+from data_engine.runners.protocol import Report, Summary
 
-MAX_ATTEMPTS = 3
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-RUN_ENDING = {c.__name__: c for c in (ConfigError, ContractError, StorageError)}
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 
 
-def run_local(
-    plan: Plan, shards: Sequence[int], workers: int, options: Mapping[str, Any] | None = None
-) -> Iterator[dict[str, Any]]:
-    """Runs the shards of a plan and yields a report for each, in order of completion.
+class LocalOptions(Settings):
+    """Options of the runner.
+
+    Attributes:
+        memory_limit: Data a process may hold, for example 4GiB; a shard that needs more fails, and the others go on.
+    """
+
+    memory_limit: str | None = None
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_size(cls, value: str | None) -> str | None:
+        if value is not None and not _SIZE.fullmatch(value):
+            raise ValueError("write a size such as 4GiB or 800MB")
+        return value
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The limit in bytes."""
+        match = _SIZE.fullmatch(self.memory_limit or "")
+        return int(float(match[1]) * _BYTES[match[2].upper()]) if match else None
+
+
+class LocalRunner:
+    """Runs plans in processes of this machine.
 
     Args:
-        plan: What to run.
-        shards: Shards that are not committed yet.
         workers: Processes; never more than there are shards.
-        options: There are none.
-
-    Yields:
-        Reports of `runners.shard.run_shard`, or {shard, status: "dead", reason, attempts}.
+        options: See `LocalOptions`.
 
     Raises:
-        ConfigError, ContractError, StorageError: The run cannot go on, whatever the shard.
+        ConfigError: An option is unknown.
     """
-    if options:
-        raise ConfigError(f"runner 'local' has no options, got {', '.join(options)}")
-    pool = _Pool(plan, min(workers, len(shards)))
-    try:
-        yield from pool.run(deque((shard, 1) for shard in shards))
-    finally:
-        pool.stop()
+
+    def __init__(self, workers: int, options: Mapping[str, Any]) -> None:
+        self.size = workers
+        self.memory_limit = validate(LocalOptions, options, "runner.options").memory_bytes
+        self.workers: list[_Worker] = []
+
+    def __enter__(self) -> LocalRunner:
+        """Starts nothing yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends all processes; what they had not committed is done again by the next run."""
+        for worker in self.workers:
+            worker.end()
+        for worker in self.workers:
+            worker.process.join(timeout=5)
+            if worker.process.is_alive():
+                worker.process.kill()
+        self.workers.clear()
+
+    def run(self, plan: Plan, shards: Sequence[int]) -> Iterator[Report]:
+        """Runs the shards of a plan and yields a report for each, in order of completion."""
+        queue = deque(Task(shard) for shard in shards)
+        while len(self.workers) < min(self.size, len(queue)):
+            self.workers.append(_Worker.start(self.memory_limit))
+        while queue or any(worker.task for worker in self.workers):
+            for worker in self.workers:
+                if worker.task is None and queue:
+                    worker.give(plan, queue.popleft())
+            for connection in wait([w.connection for w in self.workers if w.task]):
+                worker = next(w for w in self.workers if w.connection is connection)
+                task, outcome = self._receive(worker)
+                settled = settle(plan, task, outcome)
+                if isinstance(settled, Task):
+                    queue.appendleft(settled) if settled.attempt == 1 else queue.append(settled)
+                else:
+                    yield settled
+
+    def summarise(self, summary: Summary, storage: Storage, parts: Sequence[str]) -> Any:
+        """Counts in this process: reading a few columns is no work for a pool."""
+        return summary.join([summary.count(storage, part) for part in parts])
+
+    def _receive(self, worker: _Worker) -> tuple[Task, Outcome]:
+        assert worker.task is not None
+        task, worker.task = worker.task, None
+        try:
+            return task, worker.connection.recv()
+        except (EOFError, OSError):
+            worker.process.join()
+            self.workers[self.workers.index(worker)] = _Worker.start(self.memory_limit)
+            return task, ("failed", _death(worker.process.exitcode))
 
 
 @dataclass(slots=True)
 class _Worker:
     process: Any
     connection: Connection
-    task: tuple[int, int] | None = None
+    task: Task | None = None
+    plan: Plan | None = None
 
-
-class _Pool:
-    def __init__(self, plan: Plan, size: int) -> None:
-        self.plan = plan
-        self.context = multiprocessing.get_context("spawn")
+    @classmethod
+    def start(cls, memory_limit: int | None) -> _Worker:
         for variable in _ONE_THREAD:  # read when a child loads its libraries: processes are the parallelism
             os.environ.setdefault(variable, "1")
-        self.workers = [self._start() for _ in range(size)]
-
-    def _start(self) -> _Worker:
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_work, args=(theirs, self.plan, os.getpid()), daemon=True)
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, os.getpid(), memory_limit), daemon=True)
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return cls(process, ours)
 
-    def run(self, queue: deque[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-        while queue or any(worker.task for worker in self.workers):
-            for worker in self.workers:
-                if worker.task is None and queue:
-                    worker.task = queue.popleft()
-                    self._send(worker)
-            for connection in wait([w.connection for w in self.workers if w.task]):
-                worker = next(w for w in self.workers if w.connection is connection)
-                report = self._receive(worker, queue)
-                if report is not None:
-                    yield report
-
-    def _send(self, worker: _Worker) -> None:
+    def give(self, plan: Plan, task: Task) -> None:
+        """Sends a task, and its plan when it is another than the last."""
+        self.task = task
         with suppress(OSError):  # it died while idle: reading says so, and the task goes to a fresh process
-            worker.connection.send(worker.task)
+            self.connection.send((None if plan is self.plan else plan, task))
+        self.plan = plan
 
-    def _receive(self, worker: _Worker, queue: deque[tuple[int, int]]) -> dict[str, Any] | None:
-        assert worker.task is not None
-        (shard, attempt), worker.task = worker.task, None
-        try:
-            outcome, value = worker.connection.recv()
-        except (EOFError, OSError):
-            worker.process.join()
-            outcome, value = "failed", _death(worker.process.exitcode)
-            self.workers[self.workers.index(worker)] = self._start()
-        if outcome == "done":
-            return value  # type: ignore[no-any-return]
-        if outcome == "end":
-            name, message = value
-            raise RUN_ENDING[name](message)
-        if attempt < MAX_ATTEMPTS:
-            queue.append((shard, attempt + 1))
-            return None
-        return {"shard": shard, "status": "dead", "reason": value, "attempts": attempt}
-
-    def stop(self) -> None:
-        """Ends all processes; what they had not committed is done again by the next run."""
-        for worker in self.workers:
-            if worker.task is None:
-                worker.connection.close()
-            else:
-                worker.process.terminate()
-        for worker in self.workers:
-            worker.process.join(timeout=5)
-            if worker.process.is_alive():
-                worker.process.kill()
+    def end(self) -> None:
+        if self.task is None:
+            self.connection.close()
+        else:
+            self.process.terminate()
 
 
 def _death(exitcode: int | None) -> str:
@@ -131,35 +161,30 @@ def _death(exitcode: int | None) -> str:
     return f"the worker process ended with exit code {exitcode}"
 
 
-def _work(connection: Connection, plan: Plan, parent: int) -> None:
+def _work(connection: Connection, parent: int, memory_limit: int | None) -> None:
     """Main loop of a worker process."""
     from data_engine.backends.catalog import BackendCache
-    from data_engine.runners.shard import run_shard
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    _limit_memory(memory_limit)
     backends = BackendCache()
+    plan: Any = None
     while True:
         try:
-            shard, attempt = connection.recv()
+            changed, task = connection.recv()
         except EOFError:
             break
-        try:
-            connection.send(("done", run_shard(plan, shard, attempt, backends)))
-        except Exception as error:
-            connection.send(classify(error))
+        plan = changed or plan
+        connection.send(attempt_task(plan, task, backends))
     backends.close()
 
 
-def classify(error: Exception) -> tuple[str, Any]:
-    """Tells whether an error ends the run ("end", (class name, message)) or only this attempt ("failed", why)."""
-    if isinstance(error, MissingExtraError):
-        return "end", ("ConfigError", str(error))
-    if type(error).__name__ in RUN_ENDING:
-        return "end", (type(error).__name__, str(error))
-    if getattr(error, "errno", None) == errno.ENOSPC:
-        return "end", ("StorageError", f"no space left on the device ({error}). Free space and run again.")
-    return "failed", f"{type(error).__name__}: {error}"
+def _limit_memory(limit: int | None) -> None:
+    if limit is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _end_with_parent(parent: int) -> None:

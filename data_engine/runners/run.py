@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from data_engine.core.plan import Listener, Plan
 from data_engine.core.registry import lookup
 from data_engine.io.shards import marker_name
 from data_engine.io.storage import Storage
+from data_engine.runners.protocol import Report, Runner
 from data_engine.runners.shard import group_marker
 
-Runner = Callable[[Plan, Sequence[int], int, Mapping[str, Any]], Iterator[dict[str, Any]]]
 ENTRY_POINTS = "data_engine.runners"
 RUNNERS: dict[str, str] = {
-    "local": "data_engine.runners.local:run_local",
-    "dask": "data_engine.runners.dask:run_dask",
+    "local": "data_engine.runners.local:LocalRunner",
+    "dask": "data_engine.runners.dask:DaskRunner",
+    "beam": "data_engine.runners.beam:BeamRunner",
 }
-"""Name -> "module:function(plan, shards, workers, options)", which yields a report per shard."""
+"""Name -> "module:Class(workers, options)" that is a `runners.protocol.Runner`."""
 
 
-def find_runner(name: str) -> Runner:
-    """Returns the runner `name`.
+def open_runner(name: str, workers: int, options: Mapping[str, Any]) -> Runner:
+    """Returns the runner `name`, to be used as a context manager.
 
     Raises:
-        ConfigError: There is no such runner.
+        ConfigError: There is no such runner, or it has no such option.
     """
-    return lookup("runner", name, RUNNERS, ENTRY_POINTS)  # type: ignore[no-any-return]
+    return lookup("runner", name, RUNNERS, ENTRY_POINTS)(workers, options)  # type: ignore[no-any-return]
 
 
-def execute(
-    plan: Plan, runner: Runner, workers: int, listener: Listener, options: Mapping[str, Any] | None = None
-) -> list[dict[str, Any]]:
+def execute(plan: Plan, runner: Runner, listener: Listener) -> list[Report]:
     """Runs a plan to its end and returns its dead shards.
 
     Args:
         plan: What to run.
         runner: How.
-        workers: Processes.
-        options: Options of the runner.
         listener: Is told of every shard.
 
     Returns:
@@ -49,7 +46,7 @@ def execute(
     open_shards = uncommitted(storage, plan)
     listener.planned(plan, plan.num_shards - len(open_shards))
     dead = []
-    for report in runner(plan, open_shards, workers, options or {}) if open_shards else ():
+    for report in runner.run(plan, open_shards) if open_shards else ():
         name = f"work/dead/{plan.pipeline}.part-{report['shard']:05d}.json"
         if report["status"] == "dead":
             dead.append(report)

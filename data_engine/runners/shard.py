@@ -15,23 +15,33 @@ import pyarrow as pa
 from data_engine import __version__
 from data_engine.backends.catalog import BackendCache
 from data_engine.core.harness import StageRun
-from data_engine.core.plan import Group, Plan
+from data_engine.core.plan import Group, Plan, Stretch
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import Worker
+from data_engine.io.exchange import PartitionWriter, read_partition
 from data_engine.io.items import read_item_shard
 from data_engine.io.shards import TABLE_SCHEMAS, Part, PartWriter, marker_name, read_batches
 from data_engine.io.storage import Storage
 from data_engine.stages.catalog import build_stage
 
 
-def run_shard(plan: Plan, shard: int, attempt: int, backends: BackendCache) -> dict[str, Any]:
-    """Runs every group of `plan` on one shard, as far as it is not committed yet.
+def run_shard(
+    plan: Plan,
+    shard: int,
+    attempt: int,
+    backends: BackendCache,
+    stretch: Stretch | None = None,
+    rows: Iterator[pa.RecordBatch] | None = None,
+) -> dict[str, Any]:
+    """Runs groups of `plan` on one shard, as far as they are not committed yet.
 
     Args:
         plan: What to run.
         shard: Number of the shard.
         attempt: Attempt, from 1; stamped into rejects.
         backends: Opened models of this process.
+        stretch: Groups to run; none: all.
+        rows: What the first group reads, where the engine has brought it; none: read from storage.
 
     Returns:
         Report with JSON types: shard, status (committed or skipped), groups (their markers).
@@ -39,9 +49,12 @@ def run_shard(plan: Plan, shard: int, attempt: int, backends: BackendCache) -> d
     storage = Storage(plan.output, plan.storage_options)
     markers, ran = [], False
     for position, group in enumerate(plan.groups):
+        if stretch and not stretch.first <= position < stretch.stop:
+            continue
         marker = group_marker(storage, plan, group, shard)
         if marker is None:
-            marker = _run_group(storage, plan, position, shard, attempt, backends)
+            given = rows if rows is not None and position == 0 else read_input(storage, plan, position, shard)
+            marker = _run_group(storage, plan, position, shard, attempt, backends, given)
             ran = True
         markers.append(marker)
     return {"shard": shard, "status": "committed" if ran else "skipped", "groups": markers}
@@ -65,14 +78,20 @@ def group_marker(storage: Storage, plan: Plan, group: Group, shard: int) -> dict
 
 
 def _run_group(
-    storage: Storage, plan: Plan, position: int, shard: int, attempt: int, backends: BackendCache
+    storage: Storage,
+    plan: Plan,
+    position: int,
+    shard: int,
+    attempt: int,
+    backends: BackendCache,
+    rows: Iterator[pa.RecordBatch],
 ) -> dict[str, Any]:
     group = plan.groups[position]
     with storage.scratch() as scratch:
         task = _GroupTask(storage, plan, position, shard, scratch)
         started = time.perf_counter()
         try:
-            task.run(Worker(scratch, backends, plan.seed), attempt)
+            task.run(Worker(scratch, backends, plan.seed), attempt, rows)
             return task.commit(time.perf_counter() - started, attempt, group)
         finally:
             task.close()
@@ -83,28 +102,31 @@ class _GroupTask:
 
     def __init__(self, storage: Storage, plan: Plan, position: int, shard: int, scratch: Path) -> None:
         self.storage, self.plan, self.shard, self.scratch = storage, plan, shard, scratch
-        self.position, self.group = position, plan.groups[position]
+        self.group = plan.groups[position]
         self.stages = [build_stage(step.stage, step.config) for step in self.group.steps]
-        self.writers: dict[str, PartWriter] = {}
+        self.writers: dict[str, PartWriter | PartitionWriter] = {}
         self.runs: list[StageRun] = []
 
-    def run(self, worker: Worker, attempt: int) -> None:
+    def run(self, worker: Worker, attempt: int, rows: Iterator[pa.RecordBatch]) -> None:
         """Pulls all rows through the stages; writers see them on their way."""
-        rows = read_input(self.storage, self.plan, self.position, self.shard)
         for step, stage in zip(self.group.steps, self.stages, strict=True):
             stage.open(worker)
             self.runs.append(StageRun(stage, step.signature, attempt))
             rows = self.runs[-1].run(rows)
             if step.table:
-                rows = self._tee(rows, step.table, TABLE_SCHEMAS[step.table])
+                writer = PartWriter(load_schema(TABLE_SCHEMAS[step.table]), self.scratch)
+                rows = self._tee(rows, step.table, writer)
         if self.group.keep:
-            table = work_table(self.plan, self.group)
-            rows = self._tee(rows, table, self.stages[-1].spec.produces.name)
+            schema, partition = load_schema(self.stages[-1].spec.produces.name), self.group.partition
+            kept = PartitionWriter(schema, self.scratch, partition) if partition else PartWriter(schema, self.scratch)
+            rows = self._tee(rows, work_table(self.plan, self.group), kept)
         for _ in rows:
             pass
 
-    def _tee(self, rows: Iterator[pa.RecordBatch], table: str, schema: str) -> Iterator[pa.RecordBatch]:
-        writer = self.writers[table] = PartWriter(load_schema(schema), self.scratch)
+    def _tee(
+        self, rows: Iterator[pa.RecordBatch], table: str, writer: PartWriter | PartitionWriter
+    ) -> Iterator[pa.RecordBatch]:
+        self.writers[table] = writer
 
         def written() -> Iterator[pa.RecordBatch]:
             for batch in rows:
@@ -138,7 +160,9 @@ class _GroupTask:
 
 
 def read_input(storage: Storage, plan: Plan, position: int, shard: int) -> Iterator[pa.RecordBatch]:
-    """Yields the rows a group starts from: items, a table of another pipeline, or the group before."""
+    """Yields the rows a group starts from: items, rows of another pipeline, or the group before."""
+    if position == 0 and plan.exchange:
+        return read_partition(storage, plan.input, shard, plan.exchange)
     if position == 0 and plan.input.startswith("work/items/"):
         return read_item_shard(storage, plan.input, shard)
     table = plan.input if position == 0 else work_table(plan, plan.groups[position - 1])

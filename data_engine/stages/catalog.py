@@ -21,6 +21,7 @@ STAGES: dict[str, str] = {
     "annotate": "data_engine.stages.annotate:Annotate",
     "tokenize": "data_engine.stages.tokenize:Tokenize",
     "filter": "data_engine.stages.filter:Filter",
+    "shortlist": "data_engine.stages.shortlist:ShortlistSegments",
     "voices": "data_engine.stages.voices:Voices",
     "script": "data_engine.stages.script:WriteScript",
     "cast": "data_engine.stages.cast:Cast",

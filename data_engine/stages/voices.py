@@ -20,16 +20,17 @@ from data_engine.models.pitch import fundamental_frequency, pitch_statistics
 from data_engine.stages.rules.voice_prompt import (
     Row,
     Shortlist,
+    SpeakerKey,
     choose,
     joined_text,
     joined_wave,
     seconds,
     segment_score,
+    speaker_key,
+    unfit,
     weighted_mean,
 )
 from data_engine.tokens.layout import num_groups
-
-SpeakerKey = tuple[str, str, str, tuple[str, ...], str, int]
 
 _READ = (
     "recording_id", "channel", "start", "num_samples", "sample_rate", "speaker_id", "language", "licence",
@@ -106,7 +107,7 @@ class Voices:
         """Takes the segments that may become a prompt; returns no row."""
         unused: dict[str, str] = {}
         for row in iterate_rows(batch):
-            reason = self._unfit(row)
+            reason = unfit(row, self.config.min_segment_seconds, self.config.max_seconds)
             if reason:
                 unused[row["segment_id"]] = reason
                 continue
@@ -136,15 +137,6 @@ class Voices:
     def close(self) -> None:
         """Back ends are closed by their cache."""
         self._speakers = {}
-
-    def _unfit(self, row: Row) -> str | None:
-        if row["decision"] != "keep":
-            return "not_kept"
-        if not row["audio"] or not row["audio"]["bytes"]:
-            return "no_audio"
-        if seconds(row) < self.config.min_segment_seconds:
-            return "too_short"
-        return "too_long" if seconds(row) > self.config.max_seconds else None
 
     def _voice(self, segments: Sequence[Row]) -> Row:
         first, rate = segments[0], segments[0]["sample_rate"]
@@ -184,12 +176,6 @@ class Voices:
         """Returns the mean score of the segments by length, lowered when the prompt is shorter than wanted."""
         mean = weighted_mean(segments, [segment_score(row) for row in segments]) or 0.0
         return mean * min(1.0, sum(map(seconds, segments)) / self.config.target_seconds)
-
-
-def speaker_key(row: Row) -> SpeakerKey:
-    """Returns what segments of one prompt must share: speaker, consent record, language and sample rate."""
-    consent = repr(row["consent_basis"]), repr(row["licence"]), tuple(sorted(row["allowed_uses"]))
-    return row["speaker_id"], *consent, repr(row["language"]), row["sample_rate"]
 
 
 def _wave(row: Row) -> Wave:

@@ -10,8 +10,7 @@ from data_engine.io.items import write_items
 from data_engine.io.shards import committed_parts, marker_name, read_table
 from data_engine.io.storage import Storage
 from data_engine.runners.books import claim, folder_state
-from data_engine.runners.local import run_local
-from data_engine.runners.run import execute
+from data_engine.runners.run import execute, open_runner
 from pipelines.compose import Verb, compose
 from tests.plugins import probe_stages as probe
 
@@ -26,6 +25,11 @@ class Silent:
 
     def shard_done(self, plan, report):
         self.reports.append(report)
+
+
+def carried_out(plan, kind, workers, listener, options=None):
+    with open_runner(kind, workers, options or {}) as runner:
+        return execute(plan, runner, listener)
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def test_one_and_two_processes_write_the_same_bytes(planned):
     hashes = []
     for workers in (1, 2):
         storage, plan = planned([1, 2, 3, probe.REJECT, 5, 6, 7], out=f"out{workers}")
-        assert execute(plan, run_local, workers, Silent()) == []
+        assert carried_out(plan, "local", workers, Silent()) == []
         hashes.append(kept_rows(storage, plan))
     assert hashes[0] == hashes[1]
     assert len(hashes[0]) == 4
@@ -61,14 +65,14 @@ def test_one_and_two_processes_write_the_same_bytes(planned):
 
 def test_a_finished_run_does_nothing_and_a_lost_marker_is_made_again(planned):
     storage, plan = planned([1, 2, 3, 4])
-    execute(plan, run_local, 1, Silent())
+    carried_out(plan, "local", 1, Silent())
     before = kept_rows(storage, plan)
     again = Silent()
-    execute(plan, run_local, 1, again)
+    carried_out(plan, "local", 1, again)
     assert (again.committed, again.reports) == (2, [])
     storage.remove(marker_name("rejects/prefer.only", 1))
     once_more = Silent()
-    execute(plan, run_local, 1, once_more)
+    carried_out(plan, "local", 1, once_more)
     assert [r["shard"] for r in once_more.reports] == [1]
     assert kept_rows(storage, plan) == before
 
@@ -76,13 +80,13 @@ def test_a_finished_run_does_nothing_and_a_lost_marker_is_made_again(planned):
 def test_a_process_that_dies_is_replaced_and_its_shard_tried_again(planned, tmp_path):
     storage, plan = planned([1, 2, probe.FAIL_ONCE, 4, 5, 6], notes=str(tmp_path / "flag"))
     listener = Silent()
-    assert execute(plan, run_local, 2, listener) == []
+    assert carried_out(plan, "local", 2, listener) == []
     assert sorted(r["shard"] for r in listener.reports) == [0, 1, 2]
 
 
 def test_a_shard_that_kills_every_process_is_dead_and_the_rest_is_committed(planned):
     storage, plan = planned([1, 2, probe.CRASH, 4, 5, 6])
-    dead = execute(plan, run_local, 2, Silent())
+    dead = carried_out(plan, "local", 2, Silent())
     assert [(r["shard"], r["attempts"]) for r in dead] == [(1, 3)]
     assert "exit code 7" in dead[0]["reason"]
     claim(storage, plan, {}, overwrite=False)
@@ -92,21 +96,21 @@ def test_a_shard_that_kills_every_process_is_dead_and_the_rest_is_committed(plan
 
 def test_after_the_fix_a_dead_shard_is_finished_and_no_longer_dead(planned):
     storage, plan = planned([1, probe.CRASH])
-    assert len(execute(plan, run_local, 1, Silent())) == 1
+    assert len(carried_out(plan, "local", 1, Silent())) == 1
     storage, mended = planned([1, probe.CRASH], mode="careful")
-    assert execute(mended, run_local, 1, Silent()) == []
+    assert carried_out(mended, "local", 1, Silent()) == []
     assert storage.list("work/dead") == []
 
 
 def test_a_configuration_error_in_a_worker_ends_the_run(planned):
     _, plan = planned([1, 2, probe.END])
     with pytest.raises(ConfigError, match="asked to end"):
-        execute(plan, run_local, 2, Silent())
+        carried_out(plan, "local", 2, Silent())
 
 
 def test_rejects_are_rows_with_stage_signature_and_attempt(planned):
     storage, plan = planned([1, probe.REJECT])
-    execute(plan, run_local, 1, Silent())
+    carried_out(plan, "local", 1, Silent())
     row = read_rejects(storage)[0]
     assert (row["record_id"], row["stage"], row["code"], row["attempt"]) == ("b1", "probe", "INTERNAL", 1)
     assert row["stage_signature"] == plan.groups[0].steps[0].signature

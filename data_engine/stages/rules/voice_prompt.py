@@ -15,6 +15,7 @@ from data_engine.backends.protocols import Wave
 
 Row = dict[str, Any]
 Key = tuple[float, str]
+SpeakerKey = tuple[str, str, str, tuple[str, ...], str, int]
 
 GOOD_SNR_DB = 40.0
 BAD_CLIPPING_RATIO = 0.001
@@ -38,6 +39,29 @@ def segment_score(segment: Mapping[str, Any]) -> float:
     total = sum(_WEIGHTS[name] for name in known)
     mean = sum(_WEIGHTS[name] * part for name, part in known.items()) / total if total else 0.0
     return float(mean * max(0.0, 1 - (segment["clipping_ratio"] or 0.0) / BAD_CLIPPING_RATIO))
+
+
+def speaker_key(row: Row) -> SpeakerKey:
+    """Returns what segments of one prompt must share: speaker, consent record, language and sample rate."""
+    consent = repr(row["consent_basis"]), repr(row["licence"]), tuple(sorted(row["allowed_uses"]))
+    return row["speaker_id"], *consent, repr(row["language"]), row["sample_rate"]
+
+
+def unfit(segment: Mapping[str, Any], shortest: float, longest: float) -> str | None:
+    """Returns why a segment cannot be part of a prompt, None when it can.
+
+    Args:
+        segment: Row of `segment.v1` with a decision.
+        shortest: Seconds it must have.
+        longest: Seconds it may have.
+    """
+    if segment["decision"] != "keep":
+        return "not_kept"
+    if not segment["audio"] or not segment["audio"]["bytes"]:
+        return "no_audio"
+    if seconds(segment) < shortest:
+        return "too_short"
+    return "too_long" if seconds(segment) > longest else None
 
 
 def seconds(segment: Mapping[str, Any]) -> float:

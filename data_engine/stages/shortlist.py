@@ -1,0 +1,75 @@
+"""Shortlist: of each speaker in a shard the best segments for a voice prompt, so that little travels between shards."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from pydantic import Field
+
+from data_engine.core.config import Settings, speed_knob
+from data_engine.core.schema import load_schema
+from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, iterate_rows
+from data_engine.stages.rules.voice_prompt import Shortlist, SpeakerKey, speaker_key, unfit
+
+
+class ShortlistSegments:
+    """Passes on the best segments of each speaker and consent record, twice the longest prompt of them.
+
+    Whatever is best over all shards is among the best of its own, so `voices` chooses as if it had seen them all.
+
+    Consumes: segment.v1
+    Produces: segment.v1
+    Rejects: none
+    """
+
+    class Config(Settings):
+        """Settings of the shortlist; those of `voices`.
+
+        Attributes:
+            max_seconds: The longest prompt.
+            min_segment_seconds: Shorter segments are not used.
+            batch_rows: Rows at once.
+        """
+
+        max_seconds: float = Field(default=15.0, gt=0)
+        min_segment_seconds: float = Field(default=0.8, ge=0)
+        batch_rows: int = speed_knob(64, ge=1)
+
+    def __init__(self, config: Config) -> None:
+        self.config, segment = config, load_schema("segment")
+        self.spec = StageSpec(
+            name="shortlist",
+            version="1",
+            consumes=segment,
+            produces=segment,
+            shape="fold",
+            parents="segment_id",
+            batch=BatchHint(max_rows=config.batch_rows),
+        )
+        self._speakers: dict[SpeakerKey, Shortlist] = {}
+
+    def open(self, worker: Worker) -> None:
+        """Needs nothing."""
+        self._speakers = {}
+
+    def process(self, batch: pa.RecordBatch) -> StageResult:
+        """Takes segments; returns no row."""
+        unused: dict[str, str] = {}
+        for row in iterate_rows(batch):
+            reason = unfit(row, self.config.min_segment_seconds, self.config.max_seconds)
+            if reason:
+                unused[row["segment_id"]] = reason
+                continue
+            shortlist = self._speakers.setdefault(speaker_key(row), Shortlist(2 * self.config.max_seconds))
+            unused |= dict.fromkeys(shortlist.add(row), "not_best")
+        return StageResult(self.spec.produces.batch([]), unused=unused)
+
+    def finish(self) -> StageResult:
+        """Returns what was held, by speaker."""
+        held = sorted(self._speakers.items(), key=lambda item: item[0])
+        rows = [row for _, shortlist in held for _, row in shortlist.held]
+        self._speakers = {}
+        return StageResult(self.spec.produces.batch(rows))
+
+    def close(self) -> None:
+        """Holds nothing else."""
+        self._speakers = {}

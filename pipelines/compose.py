@@ -9,7 +9,9 @@ from itertools import groupby
 from data_engine.core.config import Settings, choices
 from data_engine.core.plan import Group, Partition, Step, check_chain
 from data_engine.core.schema import Schema
-from data_engine.core.signature import signature
+from data_engine.core.signature import digest, signature
+from data_engine.io.shards import committed_parts
+from data_engine.io.storage import Storage
 from data_engine.stages.catalog import build_stage, stage_signature_parts
 
 
@@ -66,3 +68,9 @@ def gpus_of(settings: Settings) -> float:
     """Returns how many GPUs a stage's back ends need: one as soon as the options of one say `device: cuda`."""
     devices = [str(choice.options.get("device", "cpu")) for choice in choices(settings).values()]
     return float(any(device.startswith("cuda") for device in devices))
+
+
+def table_reference(storage: Storage, table: str) -> dict[str, str]:
+    """Returns where a committed table is and a digest of it, which makes its rows part of a signature."""
+    parts = committed_parts(storage, table)
+    return {"uri": storage.uri, "digest": digest([part.marker["sha256"] for part in parts])}

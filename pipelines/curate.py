@@ -1,8 +1,10 @@
-"""curate: recordings -> segments and voices."""
+"""curate: recordings -> segments and voices. Four plans: two of them work shard by shard, two over all shards."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pyarrow as pa
 
 from data_engine.core.config import Settings, speed_knob
 from data_engine.core.plan import Partition, Plan
@@ -13,22 +15,27 @@ from data_engine.io.sources import SourceConfig, list_source, source_digest
 from data_engine.io.storage import Storage
 from data_engine.runners.shard import work_table
 from data_engine.stages.annotate import AnnotateConfig
+from data_engine.stages.catalog import build_stage
 from data_engine.stages.cut import CutConfig
 from data_engine.stages.decode import DecodeConfig
 from data_engine.stages.diarize import DiarizeConfig
 from data_engine.stages.extract import ExtractConfig
 from data_engine.stages.filter import Filter
+from data_engine.stages.fingerprint import Fingerprint
+from data_engine.stages.mark import Mark
+from data_engine.stages.match import Match
+from data_engine.stages.rules.consent import TableReference
 from data_engine.stages.rules.policy import load_policy
 from data_engine.stages.segment import SegmentConfig
 from data_engine.stages.shortlist import ShortlistSegments
 from data_engine.stages.tokenize import TokenizeConfig
 from data_engine.stages.transcribe import TranscribeConfig
 from data_engine.stages.voices import Voices
-from pipelines.compose import Verb, compose
+from pipelines.compose import Verb, compose, table_reference
 from pipelines.locate import find_config, resolve_package
 
 SHARDS_PER_PARTITION = 16
-"""A partition of speakers per so many shards."""
+"""Rows that are grouped by a key are divided into a partition per so many shards."""
 
 
 class CurateConfig(Settings):
@@ -43,12 +50,21 @@ class CurateConfig(Settings):
     transcribe: TranscribeConfig = TranscribeConfig()
     annotate: AnnotateConfig = AnnotateConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
+    fingerprint: Fingerprint.Config = Fingerprint.Config()
+    match: Match.Config = Match.Config()
     policy: str = "policies/tts.yaml"
     voices: Voices.Config = Voices.Config()
 
 
-def plan_curate(config: CurateConfig, source: SourceConfig, base: Path, storage: Storage, seed: int) -> Plan:
-    """Lists the source, divides it into shards once, and returns the plan.
+def plan_curate(
+    config: CurateConfig,
+    source: SourceConfig,
+    base: Path,
+    storage: Storage,
+    seed: int,
+    listed: pa.Table | None = None,
+) -> Plan:
+    """Lists the source, divides it into shards once, and returns the plan of everything that models do.
 
     Args:
         config: Settings.
@@ -56,10 +72,12 @@ def plan_curate(config: CurateConfig, source: SourceConfig, base: Path, storage:
         base: Folder that relative paths in the config start from.
         storage: Output folder; the item files are written there.
         seed: Seed of the run.
+        listed: Recordings as they were listed before; none: lists the source.
     """
-    found = source.model_copy(update={"path": resolve_package(source.path)})
-    items = list_source(found, base)
-    policy = load_policy(find_config(config.policy, base))
+    load_policy(find_config(config.policy, base))  # a wrong one is found before any work
+    items = listed
+    if items is None:
+        items = list_source(source.model_copy(update={"path": resolve_package(source.path)}), base)
     num_shards = -(-items.num_rows // config.recordings_per_shard)
     groups = compose(
         load_schema("source"),
@@ -75,26 +93,59 @@ def plan_curate(config: CurateConfig, source: SourceConfig, base: Path, storage:
                 Verb("annotate", config.annotate),
                 Verb("tokenize", config.tokenize),
             ]),
-            ("decide", [
-                Verb("filter", Filter.Config(policy=policy), table="segments"),
-                Verb("shortlist", ShortlistSegments.Config(
-                    max_seconds=config.voices.max_seconds, min_segment_seconds=config.voices.min_segment_seconds
-                )),
-            ]),
+            ("fingerprint", [Verb("fingerprint", config.fingerprint)]),
         ],
-        Partition("speaker_id", max(1, -(-num_shards // SHARDS_PER_PARTITION))),
+        partition_by("bucket", num_shards),
     )  # fmt: skip
     folder = f"work/items/curate-{groups[0].signature[:12]}"
     write_items(storage, folder, items, config.recordings_per_shard)
     return Plan("curate", storage.uri, "source", folder, groups, num_shards, seed, {})
 
 
-def plan_voices(config: Voices.Config, curate: Plan, storage: Storage) -> Plan:
+def plan_duplicates(config: CurateConfig, curate: Plan, storage: Storage) -> Plan:
+    """Returns the plan that compares the fingerprints of all shards, bucket by bucket."""
+    return plan_exchange("duplicates", curate, Verb("match", config.match, table="duplicates"), storage)
+
+
+def plan_decide(config: CurateConfig, curate: Plan, base: Path, storage: Storage) -> Plan:
+    """Returns the plan that decides about segments, once it is known which recordings are copies of others."""
+    analysed = curate.groups[-2]
+    policy = load_policy(find_config(config.policy, base))
+    voices = config.voices
+    groups = compose(
+        load_schema("segment"),
+        analysed.signature,
+        [
+            ("decide", [
+                Verb("mark", Mark.Config(duplicates=TableReference(**table_reference(storage, "duplicates")))),
+                Verb("filter", Filter.Config(policy=policy), table="segments"),
+                Verb("shortlist", ShortlistSegments.Config(
+                    max_seconds=voices.max_seconds, min_segment_seconds=voices.min_segment_seconds
+                )),
+            ]),
+        ],
+        partition_by("speaker_id", curate.num_shards),
+    )  # fmt: skip
+    table = work_table(curate, analysed)
+    return Plan("decide", storage.uri, "segment", table, groups, curate.num_shards, curate.seed, {})
+
+
+def plan_voices(config: CurateConfig, decide: Plan, storage: Storage) -> Plan:
     """Returns the plan that pools the shortlisted segments of each speaker over all shards into voices."""
-    last = curate.groups[-1]
+    return plan_exchange("voices", decide, Verb("voices", config.voices, table="voices"), storage)
+
+
+def partition_by(key: str, num_shards: int) -> Partition:
+    """Returns how rows are divided by a key: into a partition per `SHARDS_PER_PARTITION` shards."""
+    return Partition(key, max(1, -(-num_shards // SHARDS_PER_PARTITION)))
+
+
+def plan_exchange(pipeline: str, before: Plan, verb: Verb, storage: Storage) -> Plan:
+    """Returns a plan with one stage over the rows that the last group of another plan divided by a key."""
+    last = before.groups[-1]
     assert last.partition is not None
-    table = work_table(curate, last)
-    voices = [Verb("voices", config, table="voices")]
-    groups = compose(load_schema("segment"), write_index(storage, table), [("pool", voices)])
+    table = work_table(before, last)
+    schema = build_stage(last.steps[-1].stage, last.steps[-1].config).spec.produces
+    groups = compose(schema, write_index(storage, table), [("pool", [verb])])
     key, count = last.partition.key, last.partition.count
-    return Plan("voices", storage.uri, "segment", table, groups, count, curate.seed, {}, exchange=key)
+    return Plan(pipeline, storage.uri, schema.name, table, groups, count, before.seed, {}, exchange=key)

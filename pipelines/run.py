@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pyarrow as pa
 
 from data_engine.core.config import Settings, override, read_yaml, speed_knob, validate
 from data_engine.core.errors import ConfigError
@@ -17,8 +19,10 @@ from data_engine.io.storage import Storage
 from data_engine.report.page import write_report
 from data_engine.runners.books import claim, write_run_file
 from data_engine.runners.protocol import Report
+from data_engine.runners.request import note_request
+from data_engine.runners.revoked import remove_obsolete
 from data_engine.runners.run import execute, open_runner
-from pipelines.curate import CurateConfig, plan_curate, plan_voices
+from pipelines.curate import CurateConfig, plan_curate, plan_decide, plan_duplicates, plan_voices
 from pipelines.prefer import PreferConfig, plan_prefer
 from pipelines.synthesize import SynthesizeConfig, plan_synthesize
 
@@ -76,8 +80,26 @@ def open_output(config: RunConfig) -> Storage:
     return Storage(uri)
 
 
+Only = str | Collection[str] | None
+"""Section or sections to run, of `curate`, `synthesize` and `prefer`; none: all that the config has."""
+
+
+def asked_sections(config: RunConfig, only: Only) -> list[str]:
+    """Returns the sections to run, in order.
+
+    Raises:
+        ConfigError: The config has no such section.
+    """
+    present = [name for name in ("curate", "synthesize", "prefer") if getattr(config, name) is not None]
+    wanted = present if only is None else [only] if isinstance(only, str) else only
+    for section in wanted:
+        if section not in present:
+            raise ConfigError(f"the config has no section '{section}' to run alone")
+    return [name for name in present if name in wanted]
+
+
 def plans(
-    config: RunConfig, base: Path, storage: Storage, only: str | None = None
+    config: RunConfig, base: Path, storage: Storage, only: Only = None, listed: pa.Table | None = None
 ) -> Iterator[tuple[Plan, dict[str, Any]]]:
     """Yields each pipeline's plan and its part of the config when the one before is done, for it may read its output.
 
@@ -85,26 +107,37 @@ def plans(
         config: The run.
         base: Folder that relative paths in the config start from.
         storage: Output folder.
-        only: Section to run, `curate`, `synthesize` or `prefer`; none: all that the config has.
+        only: What to run of it.
+        listed: Recordings as they were listed before; none: lists the source.
 
     Raises:
         ConfigError: The config has no such section.
     """
-    if only and getattr(config, only, None) is None:
-        raise ConfigError(f"the config has no section '{only}' to run alone")
-    if config.curate and only in (None, "curate"):
+    asked = asked_sections(config, only)
+    if config.curate and "curate" in asked:
         assert config.source is not None
-        curate = plan_curate(config.curate, config.source, base, storage, config.seed)
-        yield curate, {"source": config.source.model_dump(mode="json"), "curate": config.curate.model_dump(mode="json")}
-        yield plan_voices(config.curate.voices, curate, storage), {"voices": config.curate.voices.model_dump()}
-    if config.synthesize and only in (None, "synthesize"):
+        settings = {"source": config.source.model_dump(mode="json"), "curate": config.curate.model_dump(mode="json")}
+        curate = plan_curate(config.curate, config.source, base, storage, config.seed, listed)
+        yield curate, settings
+        yield plan_duplicates(config.curate, curate, storage), settings
+        decide = plan_decide(config.curate, curate, base, storage)
+        yield decide, settings
+        yield plan_voices(config.curate, decide, storage), settings
+    if config.synthesize and "synthesize" in asked:
         plan = plan_synthesize(config.synthesize, base, storage, config.seed)
         yield plan, {"synthesize": config.synthesize.model_dump(mode="json")}
-    if config.prefer and only in (None, "prefer"):
+    if config.prefer and "prefer" in asked:
         yield plan_prefer(config.prefer, storage, config.seed), {"prefer": config.prefer.model_dump(mode="json")}
 
 
-def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = False, only: str | None = None) -> Outcome:
+def run(
+    config: RunConfig,
+    base: Path,
+    listener: Listener,
+    overwrite: bool = False,
+    only: Only = None,
+    listed: pa.Table | None = None,
+) -> Outcome:
     """Runs a config to its end, or finishes it when it was begun before.
 
     Args:
@@ -112,7 +145,8 @@ def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = Fal
         base: Folder that relative paths in the config start from.
         listener: Is told of every shard.
         overwrite: Replace public tables of another configuration in the same folder.
-        only: Section to run; none: all.
+        only: What to run of it.
+        listed: Recordings as they were listed before; none: lists the source.
 
     Returns:
         What `run.json` says, and the dead shards; a pipeline with dead shards keeps later ones from starting.
@@ -122,13 +156,16 @@ def run(config: RunConfig, base: Path, listener: Listener, overwrite: bool = Fal
     dead: list[Report] = []
     workers = config.runner.workers or os.cpu_count() or 1
     with open_runner(config.runner.kind, workers, config.runner.options) as runner:
-        for plan, settings in plans(config, base, storage, only):
+        for plan, settings in plans(config, base, storage, only, listed):
             claim(storage, plan, {"seed": config.seed, **settings}, overwrite)
+            note_request(storage, described, base, asked_sections(config, only))
             dead = execute(plan, runner, listener)
             if dead:
                 break
     state = "incomplete" if dead else "complete"
     written = write_run_file(storage, described, state)
+    if not dead:
+        remove_obsolete(storage)
     if config.report:
         write_report(storage, written)
     return Outcome(storage.uri, written, dead)

@@ -14,7 +14,6 @@ from data_engine.core.plan import Plan
 from data_engine.core.schema import load_schema
 from data_engine.core.signature import digest
 from data_engine.io.items import write_items
-from data_engine.io.shards import committed_parts
 from data_engine.io.storage import Storage
 from data_engine.stages.annotate import AnnotateConfig
 from data_engine.stages.assemble import Assemble
@@ -24,7 +23,7 @@ from data_engine.stages.select import Select
 from data_engine.stages.speak import Speak
 from data_engine.stages.tokenize import TokenizeConfig
 from data_engine.stages.verify import Verify
-from pipelines.compose import Verb, compose
+from pipelines.compose import Verb, compose, table_reference
 
 AXES = (
     "instruction_following", "voice_understanding", "logical_reasoning", "role_play", "creativity", "singing",
@@ -73,16 +72,9 @@ def write_briefs(config: BriefsConfig, seed: int) -> pa.Table:
     return pa.Table.from_batches([load_schema("brief").batch(rows)])
 
 
-def voices_reference(storage: Storage, elsewhere: str | None) -> dict[str, str]:
-    """Returns where the voices are and a digest of them, which makes them part of the signature."""
-    source = Storage(elsewhere) if elsewhere else storage
-    parts = committed_parts(source, "voices")
-    return {"uri": source.uri, "digest": digest([part.marker["sha256"] for part in parts])}
-
-
 def plan_synthesize(config: SynthesizeConfig, base: Path, storage: Storage, seed: int) -> Plan:
     """Writes the briefs, divides them into shards once, and returns the plan."""
-    voices = {"voices": voices_reference(storage, config.voices)}
+    voices = {"voices": table_reference(Storage(config.voices) if config.voices else storage, "voices")}
     briefs = write_briefs(config.briefs, seed)
     groups = compose(
         load_schema("brief"),

@@ -95,9 +95,19 @@ def read_share(storage: Storage, part: Part, number: int) -> pa.RecordBatch:
     Raises:
         StorageError: The data file is missing or damaged.
     """
+    return next(read_shares(storage, part, [number]))[1]
+
+
+def read_shares(storage: Storage, part: Part, numbers: Iterable[int]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yields (partition, its rows in one part) for some partitions; opens the part once.
+
+    Raises:
+        StorageError: The data file is missing or damaged.
+    """
     try:
         with storage.open(part.name) as file, pa.ipc.open_file(file) as reader:
-            return reader.get_batch(number)
+            for number in numbers:
+                yield number, reader.get_batch(number)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
         raise StorageError(
             f"part '{part.name}' is missing or damaged ({error}); remove its marker, run again"

@@ -6,6 +6,7 @@ last and atomically. Readers trust markers only, so half-written parts are invis
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
@@ -133,12 +134,13 @@ def marker_name(table: str, shard: int) -> str:
 
 def committed_parts(storage: Storage, table: str) -> list[Part]:
     """Returns the committed parts of a table, by shard number."""
-    parts = []
-    for name in storage.list(table):
-        match = _MARKER.fullmatch(name)
-        marker = storage.read_json(f"{table}/{name}") if match else None
-        if match and isinstance(marker, dict) and "file" in marker:
-            parts.append(Part(table, int(match[1]), marker))
+    matches = [match for name in storage.list(table) if (match := _MARKER.fullmatch(name))]
+    markers = storage.read_jsons([f"{table}/{match[0]}" for match in matches])
+    parts = [
+        Part(table, int(match[1]), marker)
+        for match, marker in zip(matches, markers, strict=True)
+        if isinstance(marker, dict) and "file" in marker
+    ]
     return sorted(parts, key=lambda part: part.shard)
 
 
@@ -147,10 +149,11 @@ def read_batches(storage: Storage, part: Part, columns: Sequence[str] | None = N
 
     Raises:
         StorageError: The data file is missing or damaged.
+        TransientStorageError: The store kept failing; nothing is wrong with the part.
         ContractError: It has another schema than its marker says.
     """
     try:
-        with storage.open(part.name) as file, pa.ipc.open_file(file) as reader:
+        with storage.open(part.name, part.marker.get("bytes")) as file, pa.ipc.open_file(file) as reader:
             metadata = reader.schema.metadata or {}
             found = f"{metadata.get(b'schema', b'?').decode()}.v{metadata.get(b'schema_version', b'?').decode()}"
             if found != part.marker["schema"]:
@@ -158,7 +161,9 @@ def read_batches(storage: Storage, part: Part, columns: Sequence[str] | None = N
             for index in range(reader.num_record_batches):
                 batch = reader.get_batch(index)
                 yield batch.select(list(columns)) if columns else batch
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):  # the disk's fault: Arrow's own have no number
+            raise
         raise StorageError(
             f"part '{part.name}' is committed but cannot be read: {error}. Remove its marker "
             f"'{marker_name(part.table, part.shard)}' and run again to make it anew."
@@ -177,7 +182,7 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
 
 
 TABLE_SCHEMAS: dict[str, str] = {
-    "recordings": "recording", "segments": "segment", "voices": "voice", "scripts": "script",
+    "recordings": "recording", "duplicates": "duplicate", "segments": "segment", "voices": "voice", "scripts": "script",
     "candidates": "candidate", "aqaa": "aqaa", "preferences": "preference", "rejects": "reject",
 }  # fmt: skip
 """Public tables and their schemas."""

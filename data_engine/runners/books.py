@@ -6,19 +6,20 @@ Everything here reads markers and plans only, never rows, so it is as fast for a
 from __future__ import annotations
 
 import platform
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_engine import __version__
-from data_engine.core.errors import ConfigError
+from data_engine.core.errors import ConfigError, StorageError
 from data_engine.core.plan import Plan
-from data_engine.io.shards import committed_parts
 from data_engine.io.storage import Storage
+from data_engine.runners.claims import Claim
+from data_engine.runners.ledger import Ledger, Record, ledger_folder
+from data_engine.runners.totals import Parts, Totals
 
 RUN_FILE = "run.json"
-PIPELINES = ("curate", "voices", "synthesize", "prefer")
+PIPELINES = ("curate", "duplicates", "decide", "voices", "synthesize", "prefer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Book:
         tables: Group name -> public tables it makes.
         num_shards: Shards planned.
         config: Flat configuration, for the sentence that says what changed.
+        stale: What it reads is being replayed: its tables may be replaced when the configuration is the same.
     """
 
     pipeline: str
@@ -40,6 +42,7 @@ class Book:
     tables: Mapping[str, Sequence[str]]
     num_shards: int
     config: Mapping[str, Any]
+    stale: bool = False
 
 
 def _book_name(pipeline: str) -> str:
@@ -52,8 +55,21 @@ def read_book(storage: Storage, pipeline: str) -> Book | None:
     return Book(**found) if found else None
 
 
-def claim(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bool) -> None:
+def _write_book(storage: Storage, book: Book) -> None:
+    storage.write_json(_book_name(book.pipeline), {name: getattr(book, name) for name in Book.__slots__})
+
+
+def mark_stale(storage: Storage, pipeline: str) -> None:
+    """Lets the next run of the same configuration replace what a pipeline made, should its input have changed."""
+    book = read_book(storage, pipeline)
+    if book is not None:
+        _write_book(storage, replace(book, stale=True))
+
+
+def claim(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bool) -> Claim:
     """Writes down what is going to run, or refuses a folder that holds a run of another configuration.
+
+    Runs of one configuration may work in a folder at once: they commit the same bytes under the same names.
 
     Args:
         storage: Output folder.
@@ -62,13 +78,23 @@ def claim(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bo
         overwrite: Remove what groups with another signature made; what still fits is kept, so another threshold
             runs no model again.
 
+    Returns:
+        The claim, to be released when the run has ended; the end of the process releases it too.
+
     Raises:
-        ConfigError: The folder holds another configuration and `overwrite` is not set.
+        ConfigError: The folder holds another configuration and `overwrite` is not set, or another run is writing it.
     """
+    held = Claim(storage, plan.pipeline, plan.signature)
+    with held.turn():
+        _open_book(storage, plan, config, overwrite)
+    return held
+
+
+def _open_book(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bool) -> None:
     old = read_book(storage, plan.pipeline)
     flat = flatten(config)
     if old and old.signature != plan.signature:
-        if not overwrite:
+        if not overwrite and not (old.stale and old.config == flat):
             raise ConfigError(
                 f"'{storage.uri}' holds a {plan.pipeline} run of another configuration ({_changes(old.config, flat)}). "
                 "Use another --output, or --overwrite to replace its tables."
@@ -76,8 +102,18 @@ def claim(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bo
         _remove_stale(storage, old, plan)
     signatures = {group.name: group.signature for group in plan.groups}
     tables = {group.name: [step.table for step in group.steps if step.table] for group in plan.groups}
-    book = Book(plan.pipeline, plan.signature, signatures, tables, plan.num_shards, flat)
-    storage.write_json(_book_name(plan.pipeline), {name: getattr(book, name) for name in Book.__slots__})
+    _write_book(storage, Book(plan.pipeline, plan.signature, signatures, tables, plan.num_shards, flat))
+
+
+def require_claimed(storage: Storage, plan: Plan) -> None:
+    """Checks before a commit that the folder still is this plan's: its driver may have been replaced meanwhile.
+
+    Raises:
+        StorageError: Another run has taken the folder over.
+    """
+    book = read_book(storage, plan.pipeline)
+    if book is not None and book.signature != plan.signature:
+        raise StorageError(f"'{storage.uri}' was taken over by a run of another configuration; this one ends")
 
 
 def _remove_stale(storage: Storage, old: Book, plan: Plan) -> None:
@@ -85,7 +121,8 @@ def _remove_stale(storage: Storage, old: Book, plan: Plan) -> None:
     kept = {group.name: group.signature for group in plan.groups}
     for group, signature in old.groups.items():
         if kept.get(group) != signature:
-            storage.remove(f"rejects/{old.pipeline}.{group}")  # the commit records first
+            storage.remove(ledger_folder(old.pipeline, group, signature))
+            storage.remove(f"rejects/{old.pipeline}.{group}")  # the commit records before what they name
             for table in [*old.tables[group], f"work/{old.pipeline}.{group}-{signature[:12]}"]:
                 storage.remove(table)
 
@@ -103,33 +140,15 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     keys = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
     if not keys:
-        return "the code or a model has another version"
+        return "the code, a model or what the source lists is another"
     shown = [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in keys[:3]]
     return "; ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def group_records(storage: Storage, book: Book) -> list[dict[str, Any]]:
-    """Returns the commit records of every group and shard that belong to the book's plan."""
-    records = []
+def group_records(storage: Storage, book: Book) -> Iterator[Record]:
+    """Yields the commit records of every group and shard that belong to the book's plan: by group, in no order."""
     for group, signature in book.groups.items():
-        parts = committed_parts(storage, f"rejects/{book.pipeline}.{group}")
-        records += [p.marker for p in parts if p.marker["signature"] == signature and p.shard < book.num_shards]
-    return records
-
-
-def stage_totals(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the sums over shards of each stage's statistics, in pipeline order."""
-    totals: dict[str, dict[str, Any]] = {}
-    for record in records:
-        for stats in record["stages"]:
-            key = f"{record['pipeline']}.{stats['stage']}"
-            total = totals.setdefault(key, {"pipeline": record["pipeline"], "stage": stats["stage"]})
-            for name, value in stats.items():
-                if isinstance(value, Mapping):
-                    total[name] = dict(sorted((Counter(total.get(name, {})) + Counter(value)).items()))
-                elif name != "stage":
-                    total[name] = round(total.get(name, 0) + value, 6)
-    return list(totals.values())
+        yield from Ledger(storage, book.pipeline, group, signature).records(book.num_shards)
 
 
 def dead_shards(storage: Storage, pipeline: str) -> list[dict[str, Any]]:
@@ -138,35 +157,33 @@ def dead_shards(storage: Storage, pipeline: str) -> list[dict[str, Any]]:
     return [report for name in names if (report := storage.read_json(f"work/dead/{name}"))]
 
 
-def pipeline_state(storage: Storage, book: Book) -> dict[str, Any]:
-    """Returns how far a pipeline is: shards, totals per stage, dead shards, committed tables."""
-    records = group_records(storage, book)
-    last = list(book.groups)[-1]
-    done = sum(record["group"] == last for record in records)
+def pipeline_state(storage: Storage, book: Book, with_parts: bool = True) -> dict[str, Any]:
+    """Returns how far a pipeline is: shards, totals per stage, dead shards, committed tables.
+
+    Args:
+        storage: Output folder.
+        book: What was planned.
+        with_parts: Name the committed parts too; without, memory does not grow with shards.
+    """
+    totals, parts = Totals(), Parts()
+    for record in group_records(storage, book):
+        totals.add(record)
+        if with_parts:
+            parts.add(record)
     dead = dead_shards(storage, book.pipeline)
+    done = totals.records[list(book.groups)[-1]]
     return {
         "signature": book.signature,
         "shards": {"planned": book.num_shards, "committed": done, "dead": len(dead)},
         "dead": dead,
-        "stages": stage_totals(records),
-        "wall_seconds": round(sum(r["wall_seconds"] for r in records), 3),
-        "tables": _tables(records),
-        "rejects": [f"{r['table']}/{r['file']}" for r in records],
+        "stages": totals.stages(),
+        "wall_seconds": totals.wall_seconds,
+        **(parts.named() if with_parts else {}),
     }
 
 
-def _tables(records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    tables: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        for table, part in record["tables"].items():
-            if not table.startswith("work/"):
-                named = {"shard": record["shard"], **part, "file": f"{table}/{part['file']}"}
-                tables.setdefault(table, []).append(named)
-    return tables
-
-
-def folder_state(storage: Storage) -> dict[str, Any]:
-    """Returns the state of every pipeline of an output folder, from markers alone.
+def folder_state(storage: Storage, with_parts: bool = True) -> dict[str, Any]:
+    """Returns the state of every pipeline of an output folder, from markers alone; see `pipeline_state`.
 
     Raises:
         ConfigError: The folder holds no run.
@@ -174,7 +191,7 @@ def folder_state(storage: Storage) -> dict[str, Any]:
     books = [book for name in PIPELINES if (book := read_book(storage, name))]
     if not books:
         raise ConfigError(f"'{storage.uri}' holds no run: there is no work/*.plan.json. Check the path.")
-    return {book.pipeline: pipeline_state(storage, book) for book in books}
+    return {book.pipeline: pipeline_state(storage, book, with_parts) for book in books}
 
 
 def write_run_file(storage: Storage, config: Mapping[str, Any], state: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from data_engine.core.errors import ConfigError, ContractError, RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker
 from data_engine.stages.rules.books import DialogueBook, close_books
-from data_engine.stages.rules.consent import VoicesReference
+from data_engine.stages.rules.consent import TableReference
 from data_engine.stages.rules.dialogue import DialogueStream, Row, chosen_takes, parse_context
 from data_engine.stages.rules.examples import Coder, Exchange, InterleavingSettings, RecordKind, example_row
 from data_engine.stages.rules.gates import MEASURES
@@ -64,7 +64,7 @@ class Assemble:
         record_types: tuple[RecordKind, ...] = ("AQTAA",)
         interleaving: InterleavingSettings = InterleavingSettings()
         text_tokenizer: BackendChoice = role("text_tokenizer", "bpe")
-        voices: VoicesReference = VoicesReference()
+        voices: TableReference = TableReference()
         batch_rows: int = speed_knob(64, ge=1)
 
     def __init__(self, config: Config, load_voices: LoadVoices = read_voices) -> None:

@@ -13,7 +13,7 @@ from data_engine.core.errors import RecordError
 from data_engine.core.ids import content_id, seed_of
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
-from data_engine.stages.rules.consent import VoicesReference, may_be_cloned
+from data_engine.stages.rules.consent import TableReference, may_be_cloned
 from data_engine.stages.rules.script_rules import is_spoken
 from data_engine.stages.rules.voice_library import LoadVoices, VoiceLibrary, read_voices
 
@@ -44,7 +44,7 @@ class Cast:
             batch_rows: Dialogues at once.
         """
 
-        voices: VoicesReference = VoicesReference()
+        voices: TableReference = TableReference()
         voices_from: Literal["consented", "all"] = "consented"
         tts: BackendChoice = role("tts", "espeak")
         assistant_takes: int = 4

@@ -15,7 +15,7 @@ from data_engine.core.errors import RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes, encode_flac
-from data_engine.stages.rules.consent import CONSENT_COLUMNS, VoicesReference, require_consent
+from data_engine.stages.rules.consent import CONSENT_COLUMNS, TableReference, require_consent
 from data_engine.stages.rules.voice_library import LoadVoices, VoiceLibrary, read_voices
 
 Row = dict[str, Any]
@@ -40,7 +40,7 @@ class Speak:
             batch_rows: Candidates at once; a service speaks so many at a time.
         """
 
-        voices: VoicesReference = VoicesReference()
+        voices: TableReference = TableReference()
         tts: BackendChoice = role("tts", "espeak")
         batch_rows: int = speed_knob(32, ge=1)
 

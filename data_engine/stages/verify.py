@@ -16,7 +16,7 @@ from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Wo
 from data_engine.models.acoustics import longest_pause
 from data_engine.models.syllables import count_syllables, speaking_rate
 from data_engine.stages.annotate import Clip, decode_clip
-from data_engine.stages.rules.consent import VoicesReference
+from data_engine.stages.rules.consent import TableReference
 from data_engine.stages.rules.measures import cosine, finite, ratio, repetition, word_error_rate
 from data_engine.stages.rules.voice_library import LoadVoices, VoiceLibrary, read_voices
 
@@ -50,7 +50,7 @@ class Verify:
             batch_seconds: Seconds of audio at once.
         """
 
-        voices: VoicesReference = VoicesReference()
+        voices: TableReference = TableReference()
         asr: BackendChoice = role("asr", "pocketsphinx")
         speaker: BackendChoice = role("speaker", "resemblyzer")
         base_rates: dict[str, float] = Field(default={"en": 4.55, "zh": 4.65})

@@ -11,7 +11,7 @@ from data_engine.core.config import signature_config
 from data_engine.core.ids import content_id
 from data_engine.core.schema import load_schema
 from data_engine.stages.cast import Cast
-from data_engine.stages.rules.consent import VoicesReference
+from data_engine.stages.rules.consent import TableReference
 from tests.stages.rows import ran, worker
 
 CONTROLS = {"emotion": "neutral", "level": 1, "dialect": None, "speed": "normal"}
@@ -165,7 +165,7 @@ def test_the_script_travels_with_its_candidates(tmp_path):
 
 @pytest.mark.parametrize(("given", "uri"), [("runs/a", "runs/a"), (None, ""), ({"uri": "x", "digest": "y"}, "x")])
 def test_voices_are_named_by_folder_or_by_reference(given, uri):
-    assert VoicesReference.model_validate(given).uri == uri
+    assert TableReference.model_validate(given).uri == uri
 
 
 def test_the_same_voices_elsewhere_are_the_same_setting():

@@ -14,11 +14,11 @@ CLONE = "clone"
 CONSENT_COLUMNS = ("consent_basis", "allowed_uses")
 
 
-class VoicesReference(Settings):
-    """Where the voices are. The same voices in another folder are the same setting.
+class TableReference(Settings):
+    """Where a table of another pipeline is. The same rows in another folder are the same setting.
 
     Attributes:
-        uri: Output folder with the table `voices`; any fsspec URI. Empty: there are none.
+        uri: Output folder with the table; any fsspec URI. Empty: there is none.
         digest: Hash over the committed parts of that table; without one the folder stands for its content.
     """
 

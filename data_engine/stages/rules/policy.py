@@ -36,6 +36,7 @@ class Rule(Settings):
         equals: The only value.
         one_of: The only values.
         contains: A value that a list column must hold.
+        absent: The value must be null; for columns that hold a reason to drop.
         missing: What happens when the value is null or not a number.
         reason: Written into `reasons` of a row that breaks the rule.
     """
@@ -46,6 +47,7 @@ class Rule(Settings):
     equals: Scalar | None = None
     one_of: tuple[Scalar, ...] | None = None
     contains: str | None = None
+    absent: bool = False
     missing: Literal["keep", "drop"] = "keep"
     reason: str = Field(min_length=1)
 
@@ -54,7 +56,9 @@ class Rule(Settings):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"rule '{self.reason}': min {self.min} is above max {self.max}")
         conditions = (self.min, self.max, self.equals, self.one_of, self.contains)
-        if all(c is None for c in conditions) and self.missing == "keep":
+        if self.absent and (self.missing == "drop" or any(c is not None for c in conditions)):
+            raise ValueError(f"rule '{self.reason}': absent goes with no other condition")
+        if not self.absent and all(c is None for c in conditions) and self.missing == "keep":
             raise ValueError(f"rule '{self.reason}' keeps everything: give it a condition or missing: drop")
         return self
 
@@ -138,6 +142,8 @@ def evaluate(policy: Policy, batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]
 def broken_by(rule: Rule, batch: pa.RecordBatch) -> Mask:
     """Returns which rows break a rule, [rows]."""
     values = _column(batch, rule.column)
+    if rule.absent:
+        return ~np.asarray(values.is_null().to_numpy(zero_copy_only=False), bool)
     held = [pc.fill_null(condition, True) for condition in _conditions(rule, values)]
     bad = np.zeros(batch.num_rows, bool)
     for condition in held:

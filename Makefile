@@ -5,7 +5,7 @@ PYTHON := $(shell command -v $(PYTHON) || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --no-warn-conflicts -c constraints.txt
 
-.PHONY: setup setup-dev demo test lint bench clean
+.PHONY: setup setup-dev demo test test-airflow lint bench chaos clean
 
 setup: .venv/.setup
 setup-dev: .venv/.setup-dev
@@ -28,6 +28,15 @@ demo: setup
 test: setup-dev
 	$(BIN)/python -m pytest
 
+# A real Airflow runs the DAG, the engine works in its own environment. DATA_ENGINE_CONFIG=configs/demo.yaml: the demo.
+.venv-airflow/.setup: requirements-airflow.txt
+	$(PYTHON) -m venv .venv-airflow
+	.venv-airflow/bin/python -m pip --disable-pip-version-check -q install -r requirements-airflow.txt
+	touch $@
+
+test-airflow: setup-dev .venv-airflow/.setup
+	$(BIN)/python -m pytest -n 0 tests/scheduling/test_airflow.py
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,5 +45,10 @@ lint: setup-dev
 bench: setup-dev
 	$(BIN)/python -m tests.bench
 
+# Processes of real runs are killed at random moments: nothing may be lost, doubled or changed. About 15 minutes.
+SEED ?= 1
+chaos: setup-dev
+	$(BIN)/python -m tests.chaos --seed $(SEED)
+
 clean:
-	rm -rf out .venv build dist
+	rm -rf out .venv .venv-airflow build dist

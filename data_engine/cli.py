@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from data_engine.console import last_words, run_on_console, sentences
 
 app = typer.Typer(
     name="data-engine",
@@ -24,39 +24,8 @@ ConfigPath = Annotated[Path, typer.Argument(help="YAML file that says what to ru
 Folder = Annotated[str, typer.Argument(help="Output folder of a run (path or fsspec URI).")]
 Sets = Annotated[list[str], typer.Option("--set", help="Override a key of the config: a.b=value. May repeat.")]
 Output = Annotated[str | None, typer.Option("--output", help="Output folder; overrides the config.")]
+Only = Annotated[str | None, typer.Option("--only", help="One section of the config: curate, synthesize or prefer.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine output on stdout.")]
-
-
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """Turns errors of the engine into one sentence and an exit code; 2 for a bad configuration."""
-    from data_engine.core.errors import ConfigError, ContractError, EngineError
-
-    try:
-        yield
-    except ConfigError as error:
-        _fail(str(error), 2)
-    except ContractError as error:
-        _fail(f"contract broken: {error}", 1)
-    except EngineError as error:
-        _fail(str(error), 1)
-    except PermissionError as error:
-        _fail(f"no permission for '{error.filename}'. Choose another --output.", 1)
-    except KeyboardInterrupt:
-        _fail("stopped. Committed shards are kept; run the same command again to go on.", 130)
-
-
-def _fail(sentence: str, code: int) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, soft_wrap=True).print(f"[red]error:[/] {_escape(sentence)}", highlight=False)
-    raise typer.Exit(code)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _config(path: Path, sets: list[str], output: str | None, runner: str | None, workers: int | None) -> Any:
@@ -64,9 +33,11 @@ def _config(path: Path, sets: list[str], output: str | None, runner: str | None,
 
     changes = [*sets]
     changes += [f"output={json.dumps(output)}"] if output else []
-    changes += [f"runner.kind={runner}"] if runner else []
-    changes += [f"runner.workers={workers}"] if workers else []
-    return read_run_config(path, changes)
+    return read_run_config(path, [*changes, *_runner_changes(runner, workers)])
+
+
+def _runner_changes(runner: str | None, workers: int | None) -> list[str]:
+    return [*([f"runner.kind={runner}"] if runner else []), *([f"runner.workers={workers}"] if workers else [])]
 
 
 def _located(config: Path) -> Path:
@@ -84,54 +55,54 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
     sets: Sets = [],  # noqa: B006
     output: Output = None,
+    only: Only = None,
     overwrite: Annotated[bool, typer.Option(help="Replace tables of another configuration.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a config, or finish it when it was begun before."""
     from rich.console import Console
 
-    from data_engine.progress import ProgressDisplay
-
     console = Console(stderr=True)
-    display = ProgressDisplay(console)
-    signal.signal(signal.SIGTERM, _interrupt)
-    with _sentences():
-        from pipelines.run import run as run_pipelines
-
-        try:
-            path = _located(config)
-            outcome = run_pipelines(_config(path, sets, output, runner, workers), path.parent, display, overwrite)
-        finally:
-            display.stop()
+    with sentences():
+        path = _located(config)
+        outcome = run_on_console(_config(path, sets, output, runner, workers), path.parent, console, overwrite, only)
         if as_json:
-            print(json.dumps(outcome.run, ensure_ascii=False))
-        _last_words(console, outcome)
+            print(json.dumps(outcome.run, ensure_ascii=False), flush=True)
+        last_words(console, outcome)
         if outcome.dead:
             raise typer.Exit(1)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+@app.command()
+def replay(
+    folder: Folder,
+    code: Annotated[list[str], typer.Option(help="Reject code to replay; may repeat.")] = [],  # noqa: B006
+    stage: Annotated[list[str], typer.Option(help="Only rejects of this stage; may repeat.")] = [],  # noqa: B006
+    shards: Annotated[str | None, typer.Option(help="Only these shards, for example 3,7,10-12.")] = None,
+    pipeline: Annotated[list[str], typer.Option(help="Only shards of this pipeline; may repeat.")] = [],  # noqa: B006
+    runner: Annotated[str | None, typer.Option(help="Another runner than the run had.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Another number of processes.")] = None,
+    sets: Annotated[list[str], typer.Option("--set", help="Override runner.*: runner.a.b=value.")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option(help="Show what would run again, change nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run rejected records and dead shards again after a fix, and fold them into the run.
 
+    Without --code, --stage or --shards: what the machine or the code is to blame for (BACKEND_FAILED, INTERNAL,
+    OUT_OF_MEMORY, UNREADABLE). Dead and unfinished shards run in any case. Exit codes as of run.
+    """
+    from data_engine.console import replay_on_console
 
-def _last_words(console: Any, outcome: Any) -> None:
-    """Says what there is now and what to do next."""
-    for table, parts in outcome.run["tables"].items():
-        console.print(f"  {table:12} {sum(p['rows'] for p in parts):7} rows in {len(parts)} parts", highlight=False)
-    console.print(f"output: {outcome.output}", highlight=False, soft_wrap=True)
-    if outcome.dead:
-        shards = ", ".join(str(report["shard"]) for report in outcome.dead[:5])
-        console.print(f"[red]{len(outcome.dead)} shards are dead[/] ({shards}): see above for the reasons. "
-                      "Mend the cause and run the same command again; the other shards are kept.")  # fmt: skip
-        return
-    console.print(f"next: open {outcome.output}/report/index.html, or data-engine inspect {outcome.output} segments",
-                  highlight=False, soft_wrap=True)  # fmt: skip
+    with sentences():
+        changes = [*sets, *_runner_changes(runner, workers)]
+        if replay_on_console(folder, (code, stage, shards, pipeline), changes, dry_run, as_json):
+            raise typer.Exit(1)
 
 
 @app.command()
 def plan(config: ConfigPath, sets: Sets = [], output: Output = None, as_json: AsJson = False) -> None:  # noqa: B006
     """Check a config and show the pipelines, stages and signatures, without running anything."""
-    with _sentences():
+    with sentences():
         from pipelines.run import describe_plan
 
         path = _located(config)
@@ -148,20 +119,23 @@ def plan(config: ConfigPath, sets: Sets = [], output: Output = None, as_json: As
 
 
 @app.command()
-def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Show how far a run is: shards, rows and hours per stage, rejects by code, dead shards."""
-    with _sentences():
-        from data_engine.io.storage import Storage
-        from data_engine.runners.books import folder_state
+def status(folder: Folder, only: Only = None, as_json: AsJson = False) -> None:
+    """Show how far a run is: shards, rows and hours per stage, rejects by code, dead shards.
 
-        state = folder_state(Storage(folder))
+    Exit code 0 when every shard is committed, 1 when not yet or when some are dead, 2 when the folder holds no run.
+    """
+    with sentences():
+        from data_engine.io.storage import Storage
+        from data_engine.standing import standing
+
+        state, committed = standing(Storage(folder), only)
         if as_json:
             print(json.dumps(state, ensure_ascii=False))
         else:
             from data_engine.tables import print_status
 
             print_status(state)
-        if any(s["shards"]["committed"] < s["shards"]["planned"] for s in state.values()):
+        if not committed:
             raise typer.Exit(1)
 
 
@@ -172,10 +146,18 @@ def inspect(
     rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 5,
     columns: Annotated[str | None, typer.Option(help="Columns, comma separated.")] = None,
     where: Annotated[list[str], typer.Option(help="column=value; may repeat.")] = [],  # noqa: B006
+    quantiles: Annotated[str | None, typer.Option(help="Quantiles of these columns instead, comma separated.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show rows of a table, audio and long lists shortened."""
-    with _sentences():
+    """Show rows of a table, audio and long lists shortened; or quantiles of measures, to set thresholds by."""
+    with sentences():
+        if quantiles:
+            from data_engine.quantiles import print_quantiles
+            from pipelines.mix import quantiles_of
+
+            found = quantiles_of(folder, table, quantiles, where)
+            print(json.dumps(found)) if as_json else print_quantiles(found)
+            return
         from data_engine.tables import matching_rows, print_rows
 
         picked = matching_rows(folder, table, rows, columns, where)
@@ -189,7 +171,7 @@ def inspect(
 @app.command()
 def validate(folder: Folder, as_json: AsJson = False) -> None:
     """Check every committed row of an output folder: hashes, schemas, ids, parents, token layout, masks."""
-    with _sentences():
+    with sentences():
         from data_engine.validation import validate_output
 
         found = validate_output(folder)
@@ -208,7 +190,7 @@ def validate(folder: Folder, as_json: AsJson = False) -> None:
 @app.command()
 def report(folder: Folder) -> None:
     """Write the HTML report of a run anew."""
-    with _sentences():
+    with sentences():
         from data_engine.io.storage import Storage
         from data_engine.report.page import write_report
         from data_engine.runners.books import read_run
@@ -218,18 +200,37 @@ def report(folder: Folder) -> None:
 
 
 @app.command()
+def mix(
+    folder: Folder,
+    config: Annotated[Path, typer.Argument(help="YAML file of a mixture, or the name of a shipped one.")],
+    name: Annotated[str | None, typer.Option(help="Name of the mixture; default that of the file.")] = None,
+    runner: Annotated[str | None, typer.Option(help="local, dask, beam, or a third party's")] = None,
+    sets: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Draw a training set by quotas of language, emotion, speed, ...; the same on every runner."""
+    with sentences():
+        from data_engine.export.mixture_report import print_mixture
+        from pipelines.mix import mix as draw
+
+        drawn = draw(folder, _located(config), name, [*sets, *_runner_changes(runner, None)])
+        print(json.dumps(drawn, ensure_ascii=False)) if as_json else print_mixture(drawn)
+
+
+@app.command()
 def export(
     folder: Folder,
     target: Annotated[str, typer.Argument(help="Folder to write to (path or fsspec URI).")],
     format: Annotated[str, typer.Option(help="trl or huggingface")] = "huggingface",
     split: Annotated[str | None, typer.Option(help="train, validation or test; default all.")] = None,
+    mixture: Annotated[str | None, typer.Option(help="Only the rows of this mixture; see mix.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export in that folder.")] = False,
 ) -> None:
     """Write the shards in another tool's format."""
-    with _sentences():
+    with sentences():
         from data_engine.export.catalog import export as export_to
 
-        written = export_to(folder, target, format, split, overwrite=overwrite)
+        written = export_to(folder, target, format, split, overwrite=overwrite, mixture=mixture)
         for name, count in written.rows.items():
             typer.echo(f"{name:24} {count:7} rows")
         for reason, count in written.left_out.items():
@@ -240,7 +241,7 @@ def export(
 @app.command()
 def schemas(name: Annotated[str | None, typer.Argument(help="A schema; default all.")] = None) -> None:
     """Show the record types: columns, types, units, meaning."""
-    with _sentences():
+    with sentences():
         from data_engine.core.errors import ConfigError
         from data_engine.core.schema import known_schemas
 
@@ -259,7 +260,7 @@ def schemas(name: Annotated[str | None, typer.Argument(help="A schema; default a
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine: libraries, weights, disk, memory; say what each missing thing costs."""
-    with _sentences():
+    with sentences():
         from data_engine.doctor import examine
 
         findings = examine()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data_engine.core.plan import Plan
@@ -66,6 +67,10 @@ class ProgressDisplay:
         rejects = " ".join(f"{code}={count}" for code, count in self._rejects.most_common(4))
         hours = f"{self._hours_in:.3f} h in, {self._hours_out:.3f} h out"
         return hours + speed + (f", rejects: {rejects}" if rejects else "")
+
+    def warn(self, sentence: str) -> None:
+        """Shows a warning above the bar."""
+        self.console.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Ends the bar."""

@@ -22,7 +22,8 @@ def print_status(state: Mapping[str, Any]) -> None:
     for name, pipeline in state.items():
         shards = pipeline["shards"]
         done = f"{shards['committed']} of {shards['planned']} shards committed, {shards['dead']} dead"
-        console.print(f"[bold]{name}[/]: {done}")
+        stale = "; what it reads was replayed: replay or run again to finish" if pipeline.get("stale") else ""
+        console.print(f"[bold]{name}[/]: {done}{stale}")
         console.print(_stage_table(pipeline["stages"]))
         for report in pipeline["dead"]:
             console.print(f"  dead shard {report['shard']}: {report['reason']}", markup=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ import soundfile
 
 from data_engine.core.errors import ContractError, EngineError
 from data_engine.core.schema import Schema, load_schema
-from data_engine.io.shards import TABLE_SCHEMAS, Part, committed_parts, file_sha256, read_batches
+from data_engine.io.shards import TABLE_SCHEMAS, Part, committed_parts, conform, file_sha256, read_batches
 from data_engine.io.storage import Storage
 from data_engine.tokens.layout import interleave_codes, num_groups
 from data_engine.tokens.vocabulary import VOCABULARY_SIZE, is_audio
@@ -75,19 +76,23 @@ def _file_problems(storage: Storage, part: Part) -> Iterator[str]:
     if not storage.exists(part.name):
         yield f"{part.name}: the marker names it, but it is not there"
         return
+    if _content_hash(storage, part.name) != part.marker["sha256"]:
+        yield f"{part.name}: its content is not what was committed (hash differs)"
+
+
+def _content_hash(storage: Storage, name: str) -> str:
+    if storage.is_local:
+        return file_sha256(Path(storage.path(name)))
     with TemporaryDirectory() as folder:
-        path = Path(storage.path(part.name)) if storage.is_local else Path(folder) / "part"
-        if not storage.is_local:
-            storage.fs.get_file(storage.path(part.name), str(path))
-        if file_sha256(path) != part.marker["sha256"]:
-            yield f"{part.name}: its content is not what was committed (hash differs)"
+        storage.get(name, Path(folder) / "part")
+        return file_sha256(Path(folder) / "part")
 
 
 def _batch_problems(
     table: str, schema: Schema, batch: pa.RecordBatch, seen: set[str], ids: dict[str, set[str]]
 ) -> Iterator[str]:
     try:
-        schema.check(batch, table)
+        batch = _current(schema, batch, table)
     except ContractError as error:
         yield str(error)
         return
@@ -97,9 +102,15 @@ def _batch_problems(
     check = CHECKS.get(table)
     if check is None:
         return
-    for index in range(batch.num_rows):
-        row = batch.slice(index, 1).to_pylist()[0]
+    for row in batch.to_pylist():
         yield from (f"{schema.id} {row[schema.id]}: {problem}" for problem in check(row))
+
+
+def _current(schema: Schema, batch: pa.RecordBatch, table: str) -> pa.RecordBatch:
+    """Returns a checked batch with the columns of today's schema; nullable ones that older parts lack are null."""
+    fields = tuple(f for f in schema.fields if f.name in batch.schema.names or not f.nullable)
+    replace(schema, fields=fields).check(batch, table)
+    return conform(batch, schema)
 
 
 def _value_problems(schema: Schema, batch: pa.RecordBatch) -> Iterator[str]:

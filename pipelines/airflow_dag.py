@@ -20,7 +20,6 @@ import json
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from datetime import UTC
 from importlib.util import find_spec
 from typing import Any
 
@@ -86,7 +85,7 @@ def build_dag(dag_id: str, sections: Sequence[str] = SECTIONS, schedule: Any = N
         retries: How often a task that failed is tried again, first after five minutes, then later and later. Not when
             its configuration is wrong.
     """
-    from datetime import datetime, timedelta
+    from datetime import datetime, timedelta, timezone
 
     from airflow.sdk import DAG, Param
 
@@ -95,10 +94,11 @@ def build_dag(dag_id: str, sections: Sequence[str] = SECTIONS, schedule: Any = N
         name: Param("", type="string", description=f"empty: the Variable speech_data_engine_{name}")
         for name in ("config", "output")
     }
-    start = datetime(2026, 1, 1, tzinfo=UTC)
+    start = datetime(2026, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  (Airflow's Python may be 3.10)
     with DAG(
         dag_id, schedule=schedule, start_date=start, catchup=False, max_active_runs=1, params=params,
         default_args=defaults, tags=["speech-data-engine"], doc_md=__doc__,
+        auto_register=False,  # a file that imports this one owns its own DAG only
     ) as dag:  # fmt: skip
         before = None
         for section in sections:

@@ -34,8 +34,8 @@ from data_engine.stages.voices import Voices
 from pipelines.compose import Verb, compose, table_reference
 from pipelines.locate import find_config, resolve_package
 
-SHARDS_PER_PARTITION = 16
-"""Rows that are grouped by a key are divided into a partition per so many shards."""
+SHARDS_PER_PARTITION, MAX_PARTITIONS = 16, 1024
+"""Rows that are grouped by a key are divided into a partition per so many shards; each shard writes to all of them."""
 
 
 class CurateConfig(Settings):
@@ -137,7 +137,7 @@ def plan_voices(config: CurateConfig, decide: Plan, storage: Storage) -> Plan:
 
 def partition_by(key: str, num_shards: int) -> Partition:
     """Returns how rows are divided by a key: into a partition per `SHARDS_PER_PARTITION` shards."""
-    return Partition(key, max(1, -(-num_shards // SHARDS_PER_PARTITION)))
+    return Partition(key, min(MAX_PARTITIONS, max(1, -(-num_shards // SHARDS_PER_PARTITION))))
 
 
 def plan_exchange(pipeline: str, before: Plan, verb: Verb, storage: Storage) -> Plan:

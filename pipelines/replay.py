@@ -49,7 +49,9 @@ class Replay:
             "rejects": count_rejects(self.targets),
             "dead": {pipeline: [report["shard"] for report in reports] for pipeline, reports in self.dead.items()},
             "checked_after": [
-                name for name in (later_pipelines(self.targets) if self.targets else ()) if read_book(self.storage, name)
+                name
+                for name in (later_pipelines(self.targets) if self.targets else ())
+                if read_book(self.storage, name)
             ],
         }
 
@@ -71,18 +73,13 @@ def plan_replay(folder: str, selection: Selection, assignments: Sequence[str]) -
                 f"--set {assignment}: a replay runs the same configuration again, only runner.* may differ. To change "
                 "the configuration: data-engine run CONFIG --set ... --overwrite"
             )
-    request = read_request(open_storage(folder))
+    request = read_request(Storage(folder))
     values = override({**request.config, "output": folder}, assignments)
     config = validate(RunConfig, values, f"{folder}/work/request.json")
     storage = open_output(config)
     dead = {name: found for name in PIPELINES if (found := dead_shards(storage, name))}
     sections = tuple(name for name in request.sections if getattr(config, name, None) is not None)
     return Replay(config, Path(request.base), sections, storage, find_targets(storage, selection), dead)
-
-
-def open_storage(folder: str) -> Storage:
-    """Returns the output folder as it is named."""
-    return Storage(folder)
 
 
 def listed_before(storage: Storage) -> pa.Table | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,16 +13,18 @@ from typing import Any
 import pyarrow as pa
 
 from data_engine.core.config import Settings, override, read_yaml, speed_knob, validate
-from data_engine.core.errors import ConfigError
+from data_engine.core.errors import ConfigError, EngineError
 from data_engine.core.plan import Listener, Plan
 from data_engine.io.sources import SourceConfig
 from data_engine.io.storage import Storage
 from data_engine.report.page import write_report
+from data_engine.report.totals import Totals, counted_parts
 from data_engine.runners.books import claim, write_run_file
 from data_engine.runners.protocol import Report
 from data_engine.runners.request import note_request
 from data_engine.runners.revoked import remove_obsolete
 from data_engine.runners.run import execute, open_runner
+from data_engine.standing import unfinished
 from pipelines.curate import CurateConfig, plan_curate, plan_decide, plan_duplicates, plan_voices
 from pipelines.prefer import PreferConfig, plan_prefer
 from pipelines.synthesize import SynthesizeConfig, plan_synthesize
@@ -98,6 +101,30 @@ def asked_sections(config: RunConfig, only: Only) -> list[str]:
     return [name for name in present if name in wanted]
 
 
+def sections_left(config: RunConfig, only: Only) -> list[str]:
+    """Returns the sections of the config that are not asked for, in order."""
+    asked = asked_sections(config, only)
+    return [section for section in asked_sections(config, None) if section not in asked]
+
+
+def require_earlier(config: RunConfig, storage: Storage, only: Only) -> None:
+    """Checks that what the asked sections read is all there: half of it would make another, smaller output.
+
+    Raises:
+        EngineError: A section before them is not finished; not a wrong configuration, for it may be finished later.
+    """
+    first = asked_sections(config, only)[0]
+    present = asked_sections(config, None)
+    earlier = [section for section in sections_left(config, only) if present.index(section) < present.index(first)]
+    if first == "synthesize" and config.synthesize and config.synthesize.voices:
+        earlier = []
+    for section in unfinished(storage, earlier):
+        raise EngineError(
+            f"'{first}' reads what '{section}' makes, which is not finished in '{storage.uri}': run it first, or wait "
+            f"until `data-engine status {storage.uri} --only {section}` ends with exit code 0"
+        )
+
+
 def plans(
     config: RunConfig, base: Path, storage: Storage, only: Only = None, listed: pa.Table | None = None
 ) -> Iterator[tuple[Plan, dict[str, Any]]]:
@@ -150,24 +177,28 @@ def run(
 
     Returns:
         What `run.json` says, and the dead shards; a pipeline with dead shards keeps later ones from starting.
+
+    Raises:
+        EngineError: A section that an asked one reads from is not finished.
     """
     storage = open_output(config)
+    require_earlier(config, storage, only)
     described = config.model_dump(mode="json")
     dead: list[Report] = []
     workers = config.runner.workers or os.cpu_count() or 1
-    with open_runner(config.runner.kind, workers, config.runner.options) as runner:
+    with ExitStack() as claims, open_runner(config.runner.kind, workers, config.runner.options) as runner:
         for plan, settings in plans(config, base, storage, only, listed):
-            claim(storage, plan, {"seed": config.seed, **settings}, overwrite)
+            claims.enter_context(claim(storage, plan, {"seed": config.seed, **settings}, overwrite))
             note_request(storage, described, base, asked_sections(config, only))
             dead = execute(plan, runner, listener)
             if dead:
                 break
-    state = "incomplete" if dead else "complete"
-    written = write_run_file(storage, described, state)
-    if not dead:
-        remove_obsolete(storage)
-    if config.report:
-        write_report(storage, written)
+        complete = not dead and not unfinished(storage, sections_left(config, only))
+        written = write_run_file(storage, described, "complete" if complete else "incomplete")
+        if not dead:
+            remove_obsolete(storage)
+        if config.report:
+            write_report(storage, written, runner.summarise(Totals(), storage, counted_parts(written)))
     return Outcome(storage.uri, written, dead)
 
 

@@ -29,10 +29,12 @@ RATE_RANGE = (80, 450)
 """Words per minute espeak-ng speaks without time compression."""
 
 _PACKAGE = "espeakng-loader"
-_SYNCHRONOUS, _NO_EXIT = 2, 0x8000
+_SYNCHRONOUS = 2
+_OPTIONS = 0x8000 | 1
+"""Do not end the process on errors; report phonemes."""
 _CHARS_UTF8, _POS_CHARACTER = 1, 1
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
-_EVENT_END, _EVENT_WORD = 0, 1
+_EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _STATEFUL = ("flutter", "roughness", "echo")
 _WITHOUT_STATE = ("flutter 0", "roughness 8")
 
@@ -81,10 +83,17 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpokenText:
-    """Samples int16 [samples] at SAMPLE_RATE and, per word, (first character, characters, first sample)."""
+    """What espeak-ng said.
+
+    Attributes:
+        samples: int16 [samples] at SAMPLE_RATE.
+        words: First character, characters and first sample of each word.
+        phonemes: Mnemonic of espeak-ng, with its stress mark, and first sample of each phoneme.
+    """
 
     samples: npt.NDArray[np.int16]
     words: tuple[tuple[int, int, int], ...]
+    phonemes: tuple[tuple[str, int], ...] = ()
 
 
 def library_revision() -> str:
@@ -142,8 +151,9 @@ class EspeakLibrary:
         self._lock = threading.Lock()
         self._chunks: list[npt.NDArray[np.int16]] = []
         self._words: list[tuple[int, int, int]] = []
+        self._phonemes: list[tuple[str, int]] = []
         self._callback = _CALLBACK(self._collect)
-        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(self._home.name), _NO_EXIT)
+        rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(self._home.name), _OPTIONS)
         if rate != SAMPLE_RATE:
             raise ConfigError(f"espeak-ng did not start (answered {rate}); reinstall the wheel '{_PACKAGE}'")
         self._library.espeak_SetSynthCallback(self._callback)
@@ -157,13 +167,14 @@ class EspeakLibrary:
         with self._lock:
             self._chunks.clear()
             self._words.clear()
+            self._phonemes.clear()
             self._prepare(utterance)
             text = utterance.text.replace("\0", " ").encode() + b"\0"
             arguments = (text, ctypes.c_size_t(len(text)), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None)
             self._require(self._library.espeak_Synth(*arguments), "the text")
             self._require(self._library.espeak_Synchronize(), "the text")
             samples = np.concatenate(self._chunks) if self._chunks else np.zeros(0, np.int16)
-            return SpokenText(samples, tuple(self._words))
+            return SpokenText(samples, tuple(self._words), tuple(self._phonemes))
 
     def _prepare(self, utterance: Utterance) -> None:
         voice = f"{utterance.voice}+{utterance.variant}"
@@ -188,6 +199,8 @@ class EspeakLibrary:
             event = events[index]
             if event.type == _EVENT_WORD:
                 self._words.append((event.text_position - 1, event.length, event.sample))
+            elif event.type == _EVENT_PHONEME:
+                self._phonemes.append((event.id.string.decode("utf-8", "replace"), event.sample))
             index += 1
         return 0
 

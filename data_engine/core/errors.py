@@ -16,11 +16,19 @@ class ContractError(EngineError):
 
 
 class StorageError(EngineError):
-    """Output could not be written or read back (disk full, permission, damaged part)."""
+    """Output cannot be written or read back, and trying again will not help (disk full, permission, damaged part)."""
+
+
+class ClusterError(EngineError):
+    """The cluster that was to do the work is lost or does not take work: exit code 1, run again to finish."""
 
 
 class ShardError(EngineError):
     """One shard failed as a whole: it is retried, then recorded as dead."""
+
+
+class TransientStorageError(ShardError):
+    """Storage kept failing (5xx, time-outs, broken connections) until the backoff gave up: the shard is tried again."""
 
 
 class BatchError(EngineError):

@@ -25,6 +25,7 @@ from data_engine.core.errors import (
     ShardError,
     StorageError,
 )
+from data_engine.core.redaction import public_uri, redact
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import FoldStage, Reject, Stage, StageResult, StageSpec
 
@@ -103,7 +104,7 @@ class StageRun:
         except _FATAL:
             raise
         except Exception as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(f"no space left on the device while running stage '{self.spec.name}'") from error
             if self.spec.shape == "fold":
                 raise ShardError(f"stage '{self.spec.name}' failed: {type(error).__name__}: {error}") from error
@@ -125,7 +126,7 @@ class StageRun:
         record_id = row.column(row.schema.get_field_index(self.spec.consumes.id))[0].as_py()
         if isinstance(error, RecordError):
             code, detail = error.code, error.detail
-        elif isinstance(error, BatchError | MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        elif _does_not_fit(error):
             code, detail = "OUT_OF_MEMORY", f"does not fit even alone: {error}"
         else:
             code, detail = "INTERNAL", f"{type(error).__name__}: {error}"
@@ -161,8 +162,8 @@ class StageRun:
     def _reject_row(self, reject: Reject, reference: str | None) -> dict[str, Any]:
         return {
             "record_id": reject.record_id, "stage": self.spec.name, "stage_signature": self.signature,
-            "code": reject.code, "detail": reject.detail, "exception": reject.exception,
-            "input_ref": reject.input_ref or reference, "attempt": self.attempt,
+            "code": reject.code, "detail": redact(reject.detail), "exception": reject.exception,
+            "input_ref": public_uri(reject.input_ref or reference or "") or None, "attempt": self.attempt,
         }  # fmt: skip
 
     def _merge(self, batch: pa.RecordBatch, result: StageResult) -> pa.RecordBatch:
@@ -209,6 +210,14 @@ class StageRun:
         left = self._open_ids - self._parents_seen
         if left:
             raise ContractError(_breach(self.spec.name, left, set()))
+
+
+def _does_not_fit(error: Exception) -> bool:
+    """Tells whether memory ran out: C++ libraries say so in words, torch by name, the rest by MemoryError or errno."""
+    if isinstance(error, BatchError | MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    words = ("failed to allocate memory", "bad_alloc", "bad allocation")
+    return type(error).__name__ == "OutOfMemoryError" or any(word in str(error).lower() for word in words)
 
 
 def _references(batch: pa.RecordBatch, spec: StageSpec) -> dict[str, str | None]:

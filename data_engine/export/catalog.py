@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 from data_engine.core.errors import ConfigError
 from data_engine.core.registry import lookup
+from data_engine.io.mixtures import read_mixture
 from data_engine.io.storage import Storage
 
 ENTRY_POINTS = "data_engine.exports"
@@ -38,7 +40,14 @@ class ExportReport:
 
 
 def export(
-    output: str, target: str, format: str, split: str | None = None, *, overwrite: bool = False, **options: Any
+    output: str,
+    target: str,
+    format: str,
+    split: str | None = None,
+    *,
+    overwrite: bool = False,
+    mixture: str | None = None,
+    **options: Any,
 ) -> ExportReport:
     """Writes an output folder in another format.
 
@@ -48,6 +57,7 @@ def export(
         format: A key of `FORMATS`, or a format that another distribution registers.
         split: Only this split; none: all of them.
         overwrite: Replace what the target holds.
+        mixture: Write the rows of this mixture only, for formats that take one.
         options: Options of the format.
 
     Raises:
@@ -58,6 +68,11 @@ def export(
     write = lookup("export format", format, FORMATS, ENTRY_POINTS)
     if split not in (None, "train", "validation", "test"):
         raise ConfigError(f"there is no split '{split}'; splits are train, validation, test")
+    if mixture:
+        if "mixture" not in inspect.signature(write).parameters:
+            raise ConfigError(f"the format '{format}' takes no mixture; huggingface does, and so does the loader")
+        options["mixture"] = mixture
+        read_mixture(Storage(output), mixture)
     folder = Storage(target)
     if present := folder.list(""):
         if not overwrite:

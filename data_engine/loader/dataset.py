@@ -12,10 +12,12 @@ from torch.utils.data import IterableDataset, get_worker_info
 from data_engine.core.errors import ConfigError, ContractError
 from data_engine.core.schema import load_schema
 from data_engine.core.signature import digest
+from data_engine.io.matching import checked_filters
+from data_engine.io.mixtures import read_mixture
 from data_engine.io.shards import ROWS_PER_BATCH, TABLE_SCHEMAS
 from data_engine.io.storage import Storage
 from data_engine.loader.order import Shuffle, consumer_range, windows
-from data_engine.loader.reading import Row, UnitReader, checked_filters, list_units, row_of
+from data_engine.loader.reading import Row, UnitReader, list_units, row_of
 
 STATE_VERSION = 1
 
@@ -40,6 +42,8 @@ class ShardDataset(IterableDataset[Row]):
         table: Table to read, e.g. "aqaa", "preferences", "segments".
         columns: Columns of the rows; none: all of them. Others are not even decompressed.
         filters: Column -> value or values a row must have, e.g. {"split": "train", "language": ["en", "zh"]}.
+        mixture: Name of a mixture (`data-engine mix`) that each folder has: only its rows are given out. Like
+            `filters` it is applied to each consumer's share.
         shuffle: Shuffle the rows.
         seed: Seed of the shuffle.
         shuffle_buffer: Rows mixed with each other, rounded down to whole batches.
@@ -48,7 +52,7 @@ class ShardDataset(IterableDataset[Row]):
         storage_options: Options of the file system.
 
     Raises:
-        ConfigError: No such table, column or filter value; a folder without committed parts; a bad rank.
+        ConfigError: No such table, column, filter value or mixture; a folder without committed parts; a bad rank.
         ContractError: Folders were made with two tokenizers. Raised while iterating when a later row shows it.
     """
 
@@ -59,6 +63,7 @@ class ShardDataset(IterableDataset[Row]):
         *,
         columns: Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
+        mixture: str | None = None,
         shuffle: bool = False,
         seed: int = 0,
         shuffle_buffer: int = 1024,
@@ -78,8 +83,9 @@ class ShardDataset(IterableDataset[Row]):
         folders = [Storage(uri, storage_options) for uri in uris]
         self._reader = UnitReader(
             folders, list_units(folders, table), schema, tuple(columns or schema.names),
-            checked_filters(schema, filters or {}),
+            checked_filters(schema, filters or {}), [read_mixture(folder, mixture) for folder in folders if mixture],
         )  # fmt: skip
+        self._check_mixtures(table)
         self._reader.check_folders()
         self._fingerprint = self._describe(table)
         # Shared memory, so that `set_epoch` reaches workers that live on between epochs.
@@ -164,10 +170,16 @@ class ShardDataset(IterableDataset[Row]):
         workers = worker.num_workers if worker else 1
         return self.rank * workers + (worker.id if worker else 0), self.world_size * workers
 
+    def _check_mixtures(self, table: str) -> None:
+        for mixture in self._reader.mixtures:
+            if mixture.table != table:
+                raise ConfigError(f"mixture '{mixture.name}' is one of the table '{mixture.table}', not of '{table}'")
+
     def _describe(self, table: str) -> str:
         hashes = [part.marker["sha256"] for _, part in self._reader.units.sources]
         filters = {name: list(values) for name, values in self._reader.filters.items()}
-        return digest([table, hashes, filters, self.shuffle.enabled, self.shuffle.seed, self.shuffle.buffer])
+        described: list[Any] = [table, hashes, filters, self.shuffle.enabled, self.shuffle.seed, self.shuffle.buffer]
+        return digest(described + [mixture.sha256 for mixture in self._reader.mixtures])
 
 
 def _process(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,15 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_engine.core.errors import ConfigError, ContractError, StorageError
+from data_engine.core.errors import ContractError, StorageError
 from data_engine.core.schema import Schema
+from data_engine.io.matching import Filters, matches
+from data_engine.io.mixtures import Mixture
 from data_engine.io.outputs import require_parts
 from data_engine.io.shards import ROWS_PER_BATCH, Part
 from data_engine.io.storage import Storage
 from data_engine.loader.order import Indices, Piece
 
 Row = dict[str, Any]
-Filters = Mapping[str, tuple[Any, ...]]
 TOKENIZER_COLUMNS = ("text_tokenizer_hash", "tokenizer_hash")
 
 
@@ -54,25 +55,6 @@ def list_units(outputs: Sequence[Storage], table: str) -> Units:
     return Units(tuple(sources), source, batch, np.minimum(ROWS_PER_BATCH, part_rows[source] - batch * ROWS_PER_BATCH))
 
 
-def checked_filters(schema: Schema, filters: Mapping[str, Any]) -> Filters:
-    """Returns the allowed values of each filtered column.
-
-    Raises:
-        ConfigError: The table has no such column, or the column never holds such a value.
-    """
-    fields = {field.name: field for field in schema.fields}
-    allowed: dict[str, tuple[Any, ...]] = {}
-    for name, value in sorted(filters.items()):
-        if name not in fields:
-            raise ConfigError(f"cannot filter by '{name}': {schema} has the columns {', '.join(fields)}")
-        several = isinstance(value, Collection) and not isinstance(value, str | bytes)
-        allowed[name] = tuple(value) if several else (value,)
-        unknown = [v for v in allowed[name] if fields[name].values and v not in (fields[name].values or ())]
-        if unknown:
-            raise ConfigError(f"'{name}' is never {unknown}; its values are {', '.join(fields[name].values or ())}")
-    return allowed
-
-
 @dataclass(slots=True)
 class UnitReader:
     """Reads pieces of record batches, filters rows and watches over the tokenizers.
@@ -83,6 +65,7 @@ class UnitReader:
         schema: Schema of the table.
         columns: Columns of the rows.
         filters: Column -> allowed values.
+        mixtures: Per folder, the mixture that rows must be in; empty: all rows.
         tokenizers: Tokenizer column -> the one hash seen so far.
     """
 
@@ -91,6 +74,7 @@ class UnitReader:
     schema: Schema
     columns: tuple[str, ...]
     filters: Filters
+    mixtures: Sequence[Mixture] = ()
     tokenizers: dict[str, str] = field(default_factory=dict)
 
     def read(self, pieces: Sequence[Piece]) -> list[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
@@ -124,7 +108,7 @@ class UnitReader:
     def _open(self, source: int) -> Any:
         folder, part = self.units.sources[source]
         storage = self.outputs[folder]
-        names = {*self.columns, *self.filters, *TOKENIZER_COLUMNS}
+        names = {*self.columns, *self.filters, *TOKENIZER_COLUMNS, *([self.schema.id] if self.mixtures else [])}
         wanted = [i for i, name in enumerate(self.schema.names) if name in names]
         try:
             file = pa.memory_map(storage.path(part.name)) if storage.is_local else storage.open(part.name)
@@ -138,7 +122,7 @@ class UnitReader:
         return reader
 
     def _piece(self, reader: Any, piece: Piece) -> tuple[pa.RecordBatch, npt.NDArray[np.bool_]]:
-        part = self.units.sources[int(self.units.source[piece.unit])][1]
+        folder, part = self.units.sources[int(self.units.source[piece.unit])]
         number, rows = int(self.units.batch[piece.unit]), int(self.units.rows[piece.unit])
         try:
             batch = reader.get_batch(number)
@@ -147,10 +131,9 @@ class UnitReader:
         if batch.num_rows != rows:
             raise ContractError(f"batch {number} of '{part.name}' has {batch.num_rows} rows, not {rows}")
         batch = batch.slice(piece.start, piece.stop - piece.start)
-        keep = np.ones(batch.num_rows, bool)
-        for name, values in self.filters.items():
-            column = batch.column(name)
-            keep &= pc.is_in(column, value_set=pa.array(values, column.type)).to_numpy(zero_copy_only=False)
+        keep = matches(batch, self.filters)
+        if self.mixtures:
+            keep &= self.mixtures[folder].contains(batch.column(self.schema.id))
         self._check_tokenizers(batch, keep, part)
         return batch.select(list(self.columns)), keep
 

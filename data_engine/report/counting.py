@@ -24,22 +24,12 @@ class Tally:
     rows: int = 0
     seconds: float = 0.0
 
-    def add(self, seconds: Floats) -> None:
-        """Adds rows of so many seconds, float64 [rows]."""
-        self.rows += len(seconds)
-        self.seconds += float(seconds.sum())
-
 
 @dataclass(slots=True)
 class Tallies:
     """A `Tally` per key."""
 
     by_key: dict[str, Tally] = field(default_factory=dict)
-
-    def add(self, keys: Any, seconds: Floats) -> None:
-        """Adds rows under their key; null keys are counted as `unknown`."""
-        for key, mask in groups(keys):
-            self.by_key.setdefault(key, Tally()).add(seconds[mask])
 
     def ranked(self) -> list[tuple[str, Tally]]:
         """Returns keys and tallies, most rows first, then by key."""

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from data_engine.io.storage import Storage
 from data_engine.report import funnel, settings, wording
 from data_engine.report.control import CONTROLS, median_factor
-from data_engine.report.counting import Tally, seconds
+from data_engine.report.counting import Tally
 from data_engine.report.distributions import Figure, control_figure, figures
 from data_engine.report.reading import PLACE, Reader
 from data_engine.report.samples import read_samples
@@ -27,6 +27,7 @@ from data_engine.report.tables import (
     read_segments,
     read_speech_seconds,
 )
+from data_engine.report.totals import TOTALS, Counts, count_totals
 
 PAGE = "report/index.html"
 _VOICES = 40
@@ -40,7 +41,7 @@ _CONTROL_CHARACTERS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127], "\
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What one pass over the tables found."""
+    """What one pass over the tables found, and the totals."""
 
     segments: Clips
     candidates: Candidates
@@ -51,12 +52,13 @@ class Findings:
     speech: Tally
 
 
-def write_report(storage: Storage, run: Mapping[str, Any]) -> str:
+def write_report(storage: Storage, run: Mapping[str, Any], totals: Mapping[str, Any] | None = None) -> str:
     """Writes the report of a run into its output folder.
 
     Args:
         storage: Output folder.
         run: Content of `run.json`; of a run that has not ended, what `runners.books.read_run` returns.
+        totals: The summary `Totals` over its parts, where a runner has made it; none: it is made here.
 
     Returns:
         Name of the page inside the folder.
@@ -64,14 +66,16 @@ def write_report(storage: Storage, run: Mapping[str, Any]) -> str:
     Raises:
         StorageError: The page cannot be written. Parts that cannot be read are named on the page instead.
     """
-    storage.write(PAGE, render(storage, run).encode("utf-8", "replace"))
+    totals = totals if totals is not None else count_totals(storage, run)
+    storage.write_json(TOTALS, totals)
+    storage.write(PAGE, render(storage, run, totals).encode("utf-8", "replace"))
     return PAGE
 
 
-def render(storage: Storage, run: Mapping[str, Any]) -> str:
+def render(storage: Storage, run: Mapping[str, Any], totals: Mapping[str, Any] | None = None) -> str:
     """Returns the page as text; everything that comes from the run is escaped."""
     reader = Reader(storage, run)
-    found = _findings(reader)
+    found = _findings(reader, Counts(totals if totals is not None else count_totals(storage, run)))
     context = {
         "run": run,
         "title": run.get("config", {}).get("name") or storage.uri.rstrip("/").rsplit("/", 1)[-1],
@@ -99,28 +103,26 @@ def environment() -> Environment:
     return loaded
 
 
-def _findings(reader: Reader) -> Findings:
-    voices, rows = _read_voices(reader)
+def _findings(reader: Reader, counts: Counts) -> Findings:
     return Findings(
-        segments=read_segments(reader),
-        candidates=read_candidates(reader),
-        examples=read_examples(reader),
-        pairs=read_pairs(reader),
-        voices=voices,
-        voice_rows=rows,
+        segments=read_segments(reader, counts),
+        candidates=read_candidates(reader, counts),
+        examples=read_examples(reader, counts),
+        pairs=read_pairs(reader, counts),
+        voices=counts.every("voices"),
+        voice_rows=_best_voices(reader),
         speech=read_speech_seconds(reader),
     )
 
 
-def _read_voices(reader: Reader) -> tuple[Tally, list[dict[str, Any]]]:
-    """Returns how many voices there are and the best of them, by score and id."""
-    tally, best = Tally(), []
+def _best_voices(reader: Reader) -> list[dict[str, Any]]:
+    """Returns the best voices, by score and id."""
+    best: list[dict[str, Any]] = []
     for rows in reader.chunks("voices", _VOICE):
-        tally.add(seconds(rows))
         chosen = rows.drop_columns(list(PLACE)).sort_by([("score", "descending"), ("voice_id", "ascending")])
         best += chosen.slice(0, _VOICES).to_pylist()
     best.sort(key=lambda row: (-row["score"], row["voice_id"]))
-    return tally, best[:_VOICES]
+    return best[:_VOICES]
 
 
 def _run_parts(run: Mapping[str, Any], reader: Reader, found: Findings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_engine.core.errors import StorageError, TransientStorageError
 from data_engine.core.schema import load_schema
 from data_engine.io.shards import TABLE_SCHEMAS
 from data_engine.io.storage import Storage
@@ -17,6 +18,7 @@ from data_engine.io.storage import Storage
 ROWS_PER_CHUNK = 32768
 PLACE = ("place_part", "place_batch", "place_row")
 """Columns that `Reader.chunks` adds: where a row stands."""
+_UNREADABLE = (OSError, StorageError, TransientStorageError, pa.ArrowException)
 
 
 @dataclass(slots=True)
@@ -50,13 +52,15 @@ class Reader:
         have are null.
         """
         pending: list[pa.Table] = []
+        waiting = 0
         for number, name in enumerate(self.parts(table)):
             part = self._narrow(table, name, number, columns)
             if part is not None:
                 pending.append(part)
-            if sum(rows.num_rows for rows in pending) >= ROWS_PER_CHUNK:
+                waiting += part.num_rows
+            if waiting >= ROWS_PER_CHUNK:
                 yield pa.concat_tables(pending).combine_chunks()
-                pending = []
+                pending, waiting = [], 0
         if pending:
             yield pa.concat_tables(pending).combine_chunks()
 
@@ -71,9 +75,9 @@ class Reader:
         number, batch, row = place
         name = self.parts(table)[number]
         try:
-            with _opened(self.storage, name, columns) as reader:
+            with _opened(self.storage, name, table, columns) as reader:
                 found = reader.get_batch(batch).slice(row, 1).to_pylist()[0]
-        except (OSError, pa.ArrowException, IndexError) as error:
+        except (*_UNREADABLE, IndexError) as error:
             self._note(name, error)
             return None
         return {column: found.get(column) for column in columns}
@@ -82,9 +86,9 @@ class Reader:
         fields = {f.name: f.arrow() for f in load_schema(TABLE_SCHEMAS[table]).fields}
         arrow = pa.schema([fields[column].with_nullable(True) for column in columns])
         try:
-            with _opened(self.storage, name, columns) as reader:
+            with _opened(self.storage, name, table, columns) as reader:
                 rows = [_conformed(reader.get_batch(i), arrow) for i in range(reader.num_record_batches)]
-        except (OSError, TypeError, pa.ArrowException) as error:
+        except (*_UNREADABLE, TypeError) as error:
             self._note(name, error)
             return None
         return _with_places(pa.Table.from_batches(rows, arrow), [batch.num_rows for batch in rows], number)
@@ -96,13 +100,23 @@ class Reader:
 
 
 @contextmanager
-def _opened(storage: Storage, name: str, columns: Sequence[str]) -> Iterator[Any]:
-    """Yields a reader of an Arrow file that touches the bytes of `columns` only."""
+def _opened(storage: Storage, name: str, table: str, columns: Sequence[str]) -> Iterator[Any]:
+    """Yields a reader of an Arrow file that touches the bytes of `columns` only.
+
+    The file is taken to have the columns of today's schema; one that has not is opened again by its own.
+    """
     with storage.open(name) as file:
-        names = pa.ipc.open_file(file).schema.names
-        wanted = [names.index(column) for column in columns if column in names]
-        with pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=wanted)) as reader:
+        known = load_schema(TABLE_SCHEMAS[table]).names
+        reader = pa.ipc.open_file(file, options=_only(known, columns))
+        if set(reader.schema.names) != set(columns):
+            own = pa.ipc.open_file(file).schema.names
+            reader = pa.ipc.open_file(file, options=_only(own, columns))
+        with reader:
             yield reader
+
+
+def _only(names: Sequence[str], columns: Sequence[str]) -> pa.ipc.IpcReadOptions:
+    return pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns if column in names])
 
 
 def _conformed(batch: pa.RecordBatch, arrow: pa.Schema) -> pa.RecordBatch:

@@ -15,12 +15,12 @@ from data_engine.report.control import Control
 from data_engine.report.counting import Smallest, Tallies, Tally, equal, floats, groups, listed, seconds
 from data_engine.report.reading import Reader
 from data_engine.report.spread import Spread
+from data_engine.report.totals import Counts
 from data_engine.tokens.vocabulary import AUDIO_OFFSET, AUDIO_SIZE
 
 SAMPLES = 4
-SEMANTIC_RATE = 25
 _MEASURED = ("dnsmos_ovr", "snr_db", "speaking_rate", "f0_median_hz")
-_CODED = ("num_samples", "sample_rate", "num_groups", "tokenizer_hash", "codec", "language", "decision", "reasons")
+_CODED = ("num_samples", "sample_rate", "num_groups", "tokenizer_hash", "codec", "decision", "reasons")
 _BINS: Mapping[str, tuple[float, float, int]] = {
     "seconds": (0, 0.1, 300), "dnsmos_ovr": (1, 0.02, 200), "snr_db": (-10, 0.25, 320),
     "speaking_rate": (0, 0.05, 240), "f0_median_hz": (50, 1, 450), "word_error_rate": (0, 0.01, 150),
@@ -39,6 +39,9 @@ class Clips:
 
     Attributes:
         spreads: Measure -> values of kept and of other rows.
+        every: All rows.
+        passed: Those that are kept.
+        languages: By language.
         reasons: Reason -> rows dropped for it.
         kept: Places of samples that were kept.
         dropped: Reason -> places of samples that were dropped for it.
@@ -47,10 +50,10 @@ class Clips:
     """
 
     spreads: dict[str, tuple[Spread, Spread]]
-    every: Tally = field(default_factory=Tally)
-    passed: Tally = field(default_factory=Tally)
-    languages: Tallies = field(default_factory=Tallies)
-    reasons: Tallies = field(default_factory=Tallies)
+    every: Tally
+    passed: Tally
+    languages: Tallies
+    reasons: Tallies
     kept: Smallest = field(default_factory=lambda: Smallest(SAMPLES))
     dropped: dict[str, Smallest] = field(default_factory=dict)
     codecs: Counter[str] = field(default_factory=Counter)
@@ -58,17 +61,13 @@ class Clips:
 
     def add(self, rows: pa.Table, ids: str, picked: str = "decision", value: Any = "keep") -> None:
         """Adds a chunk; samples of the kept are those whose column `picked` is `value`."""
-        lengths, keep = seconds(rows), equal(rows, "decision", "keep")
-        self.every.add(lengths)
-        self.passed.add(lengths[keep])
-        self.languages.add(rows.column("language"), lengths)
+        keep = equal(rows, "decision", "keep")
         self.kept.add(rows, ids, equal(rows, picked, value))
         for name, (good, other) in self.spreads.items():
-            values = lengths if name == "seconds" else floats(rows, name)
+            values = seconds(rows) if name == "seconds" else floats(rows, name)
             good.add(values[keep])
             other.add(values[~keep])
         for reason, mask in listed(rows.column("reasons")):
-            self.reasons.by_key.setdefault(reason, Tally()).add(lengths[mask])
             self.dropped.setdefault(reason, Smallest(SAMPLES)).add(rows, ids, mask)
         self._add_codes(rows)
 
@@ -82,15 +81,21 @@ class Clips:
         chosen: dict[str, tuple[int, ...]] = {}
         for turn in range(SAMPLES):
             for reason, _ in self.reasons.ranked():
-                candidates = self.dropped[reason].kept
+                candidates = self.dropped.get(reason, Smallest(0)).kept  # none: that part became unreadable
                 if turn < len(candidates) and len(chosen) < SAMPLES:
                     chosen.setdefault(*candidates[turn])
         return list(chosen.items())
 
 
-def read_segments(reader: Reader) -> Clips:
+def _clips(counts: Counts, table: str, measured: tuple[str, ...]) -> Clips:
+    passed = counts.of(table, "decision", "keep")
+    languages, reasons = counts.by(table, "language"), counts.by(table, "reasons")
+    return Clips(_spreads(("seconds", *measured)), counts.every(table), passed, languages, reasons)
+
+
+def read_segments(reader: Reader, counts: Counts) -> Clips:
     """Returns what the segments table holds."""
-    clips = Clips(_spreads(("seconds", *_MEASURED)))
+    clips = _clips(counts, "segments", _MEASURED)
     for rows in reader.chunks("segments", ["segment_id", *_CODED, *_MEASURED]):
         clips.add(rows, "segment_id")
     return clips
@@ -107,18 +112,17 @@ class Candidates:
     """
 
     clips: Clips
-    selected: Tally = field(default_factory=Tally)
+    selected: Tally
     control: Control = field(default_factory=Control)
 
 
-def read_candidates(reader: Reader) -> Candidates:
+def read_candidates(reader: Reader, counts: Counts) -> Candidates:
     """Returns what the candidates table holds."""
     measured = ("word_error_rate", "speaker_similarity", "score", *_MEASURED)
-    found = Candidates(Clips(_spreads(("seconds", *measured))))
-    asked = ("emotion", "level", "speed", "dialect", "rate_ratio", "pitch_ratio", "selected")
+    found = Candidates(_clips(counts, "candidates", measured), counts.of("candidates", "selected", "true"))
+    asked = ("language", "emotion", "level", "speed", "dialect", "rate_ratio", "pitch_ratio", "selected")
     for rows in reader.chunks("candidates", ["candidate_id", *_CODED, *measured, *asked]):
         found.clips.add(rows, "candidate_id", "selected", True)
-        found.selected.add(seconds(rows)[equal(rows, "selected", True)])
         found.control.add(rows)
     return found
 
@@ -148,10 +152,10 @@ class Examples:
         facts: (what, value) of hashes and templates -> rows.
     """
 
-    every: Tally = field(default_factory=Tally)
-    types: Tallies = field(default_factory=Tallies)
-    axes: Tallies = field(default_factory=Tallies)
-    splits: Tallies = field(default_factory=Tallies)
+    every: Tally
+    types: Tallies
+    axes: Tallies
+    splits: Tallies
     lengths: Spread = field(default_factory=lambda: Spread(0, 4, 8192))
     text_ids: int = 0
     audio_ids: int = 0
@@ -160,11 +164,6 @@ class Examples:
 
     def add(self, rows: pa.Table) -> None:
         """Adds a chunk."""
-        codes = (rows.column(name) for name in ("vq06_q", "vq06_a"))
-        lengths = sum(np.nan_to_num(_lengths(column)) for column in codes) / SEMANTIC_RATE
-        self.every.add(np.asarray(lengths))
-        for tallies, name in ((self.types, "type"), (self.axes, "axis"), (self.splits, "split")):
-            tallies.add(rows.column(name), np.asarray(lengths))
         self.lengths.add(_lengths(rows.column("input_ids")))
         ids = pc.list_flatten(rows.column("input_ids")).to_numpy()
         audio = int(((ids >= AUDIO_OFFSET) & (ids < AUDIO_OFFSET + AUDIO_SIZE)).sum())
@@ -174,12 +173,11 @@ class Examples:
             self.facts.update({(name, key): int(mask.sum()) for key, mask in groups(rows.column(name))})
 
 
-def read_examples(reader: Reader) -> Examples:
+def read_examples(reader: Reader, counts: Counts) -> Examples:
     """Returns what the aqaa table holds."""
-    found, columns = Examples(), [
-        "example_id", "type", "axis", "split", "tokenizer_hash", "text_tokenizer_hash", "prompt_template",
-        "input_ids", "loss_mask", "vq06_q", "vq06_a",
-    ]  # fmt: skip
+    types, axes, splits = (counts.by("aqaa", name) for name in ("type", "axis", "split"))
+    found = Examples(counts.every("aqaa"), types, axes, splits)
+    columns = ("tokenizer_hash", "text_tokenizer_hash", "prompt_template", "input_ids", "loss_mask")
     for rows in reader.chunks("aqaa", columns):
         found.add(rows)
     return found
@@ -192,22 +190,17 @@ def _lengths(lists: Any) -> Any:
 
 @dataclass(slots=True)
 class Pairs:
-    """What the preferences table holds: pairs by kind and by axis, and samples of each kind."""
+    """What the preferences table holds: pairs by kind and axis, and samples of each kind."""
 
-    rows: int = 0
-    kinds: Tallies = field(default_factory=Tallies)
-    axes: Tallies = field(default_factory=Tallies)
+    rows: int
+    axes: Tallies
     samples: dict[str, Smallest] = field(default_factory=lambda: {"text": Smallest(2), "audio": Smallest(2)})
 
 
-def read_pairs(reader: Reader) -> Pairs:
+def read_pairs(reader: Reader, counts: Counts) -> Pairs:
     """Returns what the preferences table holds."""
-    found = Pairs()
-    for rows in reader.chunks("preferences", ["pair_id", "kind", "axis"]):
-        nothing = np.zeros(rows.num_rows)
-        found.rows += rows.num_rows
-        found.kinds.add(rows.column("kind"), nothing)
-        found.axes.add(pc.binary_join_element_wise(rows.column("kind"), rows.column("axis"), ": "), nothing)
+    found = Pairs(counts.every("preferences").rows, counts.by("preferences", "kind: axis"))
+    for rows in reader.chunks("preferences", ["pair_id", "kind"]):
         for kind, smallest in found.samples.items():
             smallest.add(rows, "pair_id", equal(rows, "kind", kind))
     return found

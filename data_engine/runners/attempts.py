@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import errno
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+
 from data_engine.backends.catalog import BackendCache
-from data_engine.core.errors import ConfigError, ContractError, MissingExtraError, StorageError
+from data_engine.core.errors import ClusterError, ConfigError, ContractError, MissingExtraError, StorageError
 from data_engine.core.plan import Plan
 from data_engine.runners.protocol import Report
 from data_engine.runners.shard import run_shard
 
 MAX_ATTEMPTS = 3
-RUN_ENDING = {c.__name__: c for c in (ConfigError, ContractError, StorageError)}
+RUN_ENDING = {c.__name__: c for c in (ConfigError, ContractError, StorageError, ClusterError)}
 Outcome = tuple[str, Any]
 """("done", report), ("failed", why), or ("end", (class name, message)) when the run cannot go on."""
 
@@ -35,10 +39,19 @@ class Task:
     groups: tuple[Any, ...] = ()
 
 
-def attempt_task(plan: Plan, task: Task, backends: BackendCache) -> Outcome:
-    """Runs a task where the rows are; never raises."""
+def attempt_task(
+    plan: Plan, task: Task, backends: BackendCache, rows: Iterator[pa.RecordBatch] | None = None
+) -> Outcome:
+    """Runs a task where the rows are; never raises.
+
+    Args:
+        plan: What to run.
+        task: Which part of it.
+        backends: Opened models of this process.
+        rows: What the plan's first group reads, where the engine has brought it; none: read from storage.
+    """
     try:
-        return "done", run_shard(plan, task.shard, task.attempt, backends, plan.stretches[task.stretch])
+        return "done", run_shard(plan, task.shard, task.attempt, backends, plan.stretches[task.stretch], rows)
     except Exception as error:
         return classify(error)
 
@@ -72,3 +85,12 @@ def settle(plan: Plan, task: Task, outcome: Outcome, last_attempt: int = MAX_ATT
     if task.attempt < last_attempt:
         return replace(task, attempt=task.attempt + 1)
     return {"shard": task.shard, "status": "dead", "reason": value, "attempts": task.attempt}
+
+
+def death(exitcode: int | None) -> str:
+    """Returns how a process died, in a sentence; a negative exit code is a signal."""
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = " (often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
+        return f"the worker process was killed by {name}{hint}"
+    return f"the worker process ended with exit code {exitcode}"

@@ -151,6 +151,11 @@ def group_records(storage: Storage, book: Book) -> Iterator[Record]:
         yield from Ledger(storage, book.pipeline, group, signature).records(book.num_shards)
 
 
+def dead_name(pipeline: str, shard: int) -> str:
+    """Returns where the report of a dead shard lies."""
+    return f"work/dead/{pipeline}.part-{shard:05d}.json"
+
+
 def dead_shards(storage: Storage, pipeline: str) -> list[dict[str, Any]]:
     """Returns the reports of the pipeline's dead shards."""
     names = [n for n in storage.list("work/dead") if n.startswith(f"{pipeline}.")]
@@ -176,6 +181,7 @@ def pipeline_state(storage: Storage, book: Book, with_parts: bool = True) -> dic
         "signature": book.signature,
         "shards": {"planned": book.num_shards, "committed": done, "dead": len(dead)},
         "dead": dead,
+        "stale": book.stale,
         "stages": totals.stages(),
         "wall_seconds": totals.wall_seconds,
         **(parts.named() if with_parts else {}),

@@ -25,7 +25,7 @@ from pydantic import field_validator
 from data_engine.core.config import Settings, validate
 from data_engine.core.plan import Plan
 from data_engine.io.storage import Storage
-from data_engine.runners.attempts import Outcome, Task, attempt_task, settle
+from data_engine.runners.attempts import Outcome, Task, attempt_task, death, settle
 from data_engine.runners.protocol import Report, Summary
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -118,7 +118,7 @@ class LocalRunner:
         except (EOFError, OSError):
             worker.process.join()
             self.workers[self.workers.index(worker)] = _Worker.start(self.memory_limit)
-            return task, ("failed", _death(worker.process.exitcode))
+            return task, ("failed", death(worker.process.exitcode))
 
 
 @dataclass(slots=True)
@@ -151,14 +151,6 @@ class _Worker:
             self.connection.close()
         else:
             self.process.terminate()
-
-
-def _death(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        hint = " (often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
-        return f"the worker process was killed by {name}{hint}"
-    return f"the worker process ended with exit code {exitcode}"
 
 
 def _work(connection: Connection, parent: int, memory_limit: int | None) -> None:

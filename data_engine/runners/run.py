@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_engine.core.plan import Listener, Plan
 from data_engine.core.registry import lookup
-from data_engine.io.shards import marker_name
 from data_engine.io.storage import Storage
+from data_engine.runners.books import dead_name, dead_shards
+from data_engine.runners.ledger import open_ledgers
 from data_engine.runners.protocol import Report, Runner
-from data_engine.runners.shard import group_marker
 
 ENTRY_POINTS = "data_engine.runners"
 RUNNERS: dict[str, str] = {
@@ -43,26 +43,26 @@ def execute(plan: Plan, runner: Runner, listener: Listener) -> list[Report]:
     """
     storage = Storage(plan.output, plan.storage_options)
     storage.remove_stale_scratch()
-    open_shards = uncommitted(storage, plan)
+    ledgers = open_ledgers(storage, plan)
+    open_shards = ledgers[plan.groups[-1].name].uncommitted(plan.num_shards)
+    _forget_dead(storage, plan, open_shards)
     listener.planned(plan, plan.num_shards - len(open_shards))
     dead = []
     for report in runner.run(plan, open_shards) if open_shards else ():
-        name = f"work/dead/{plan.pipeline}.part-{report['shard']:05d}.json"
+        name = dead_name(plan.pipeline, report["shard"])
         if report["status"] == "dead":
             dead.append(report)
             storage.write_json(name, report)
         else:
-            storage.remove(name)
+            storage.remove_file(name)
+            for record in report["groups"]:
+                ledgers[record["group"]].add(record)
         listener.shard_done(plan, report)
+    storage.remove_stale_scratch()  # of processes that were killed on the way
     return sorted(dead, key=lambda report: report["shard"])
 
 
-def uncommitted(storage: Storage, plan: Plan) -> list[int]:
-    """Returns the shards whose last group is not committed for this very plan."""
-    last = plan.groups[-1]
-    present = set(storage.list(f"rejects/{plan.pipeline}.{last.name}"))
-    return [
-        shard
-        for shard in range(plan.num_shards)
-        if marker_name("", shard).lstrip("/") not in present or group_marker(storage, plan, last, shard) is None
-    ]
+def _forget_dead(storage: Storage, plan: Plan, open_shards: Sequence[int]) -> None:
+    """Removes reports of dead shards that are committed: whoever finished them was killed before it could say so."""
+    for shard in {report["shard"] for report in dead_shards(storage, plan.pipeline)} - set(open_shards):
+        storage.remove_file(dead_name(plan.pipeline, shard))

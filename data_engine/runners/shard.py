@@ -22,6 +22,8 @@ from data_engine.io.exchange import PartitionWriter, read_partition
 from data_engine.io.items import read_item_shard
 from data_engine.io.shards import TABLE_SCHEMAS, Part, PartWriter, marker_name, read_batches
 from data_engine.io.storage import Storage
+from data_engine.runners.books import require_claimed
+from data_engine.runners.revoked import count_replays
 from data_engine.stages.catalog import build_stage
 
 
@@ -38,7 +40,7 @@ def run_shard(
     Args:
         plan: What to run.
         shard: Number of the shard.
-        attempt: Attempt, from 1; stamped into rejects.
+        attempt: Attempt, from 1; stamped into the commit records.
         backends: Opened models of this process.
         stretch: Groups to run; none: all.
         rows: What the first group reads, where the engine has brought it; none: read from storage.
@@ -86,13 +88,12 @@ def _run_group(
     backends: BackendCache,
     rows: Iterator[pa.RecordBatch],
 ) -> dict[str, Any]:
-    group = plan.groups[position]
     with storage.scratch() as scratch:
         task = _GroupTask(storage, plan, position, shard, scratch)
         started = time.perf_counter()
         try:
-            task.run(Worker(scratch, backends, plan.seed), attempt, rows)
-            return task.commit(time.perf_counter() - started, attempt, group)
+            task.run(Worker(scratch, backends, plan.seed), rows)
+            return task.commit(time.perf_counter() - started, attempt)
         finally:
             task.close()
 
@@ -103,15 +104,19 @@ class _GroupTask:
     def __init__(self, storage: Storage, plan: Plan, position: int, shard: int, scratch: Path) -> None:
         self.storage, self.plan, self.shard, self.scratch = storage, plan, shard, scratch
         self.group = plan.groups[position]
+        self.replays = count_replays(storage, plan.pipeline, self.group, shard)
         self.stages = [build_stage(step.stage, step.config) for step in self.group.steps]
         self.writers: dict[str, PartWriter | PartitionWriter] = {}
         self.runs: list[StageRun] = []
 
-    def run(self, worker: Worker, attempt: int, rows: Iterator[pa.RecordBatch]) -> None:
-        """Pulls all rows through the stages; writers see them on their way."""
+    def run(self, worker: Worker, rows: Iterator[pa.RecordBatch]) -> None:
+        """Pulls all rows through the stages; writers see them on their way.
+
+        Rejects carry the number of replays, not of attempts: a worker that was killed must not change a byte.
+        """
         for step, stage in zip(self.group.steps, self.stages, strict=True):
             stage.open(worker)
-            self.runs.append(StageRun(stage, step.signature, attempt))
+            self.runs.append(StageRun(stage, step.signature, 1 + self.replays))
             rows = self.runs[-1].run(rows)
             if step.table:
                 writer = PartWriter(load_schema(TABLE_SCHEMAS[step.table]), self.scratch)
@@ -135,8 +140,10 @@ class _GroupTask:
 
         return written()
 
-    def commit(self, wall_seconds: float, attempt: int, group: Group) -> dict[str, Any]:
+    def commit(self, wall_seconds: float, attempt: int) -> dict[str, Any]:
         """Publishes data files, then table markers, then the group's own marker."""
+        require_claimed(self.storage, self.plan)
+        group = self.group
         facts = {"signature": group.signature, "pipeline": self.plan.pipeline, "group": group.name}
         markers = [w.commit(self.storage, table, self.shard, facts) for table, w in self.writers.items()]
         rejects = PartWriter(load_schema("reject"), self.scratch)
@@ -147,6 +154,7 @@ class _GroupTask:
             "stages": [run.stats.as_dict() for run in self.runs],
             "wall_seconds": round(wall_seconds, 3),
             "attempt": attempt,
+            "replays": self.replays,
             "engine": __version__,
         }
         for marker in [*markers, record]:

@@ -15,6 +15,7 @@ from pydantic import Field
 from data_engine.core.config import Settings, speed_knob
 from data_engine.core.errors import RecordError
 from data_engine.core.ids import split_of
+from data_engine.core.redaction import public_uri
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import AudioInfo, probe
@@ -120,7 +121,8 @@ class Decode:
             first = self._taken.setdefault(local.recording_id, item["item_id"])
             if first != item["item_id"]:
                 raise RecordError("DUPLICATE", f"the same bytes as item {first}")
-            return {**{name: item[name] for name in _COPIED}, **self._decode(local, _attributes(item))}
+            copied = {name: item[name] for name in _COPIED} | {"uri": public_uri(item["uri"])}
+            return copied | self._decode(local, _attributes(item))
         finally:
             local.release()
 

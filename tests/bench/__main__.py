@@ -2,7 +2,10 @@
 
 from tests.bench.measure import print_table
 from tests.bench.overhead import engine_over_bare_loop
+from tests.bench.runners import runners_over_local
+from tests.bench.scale import look_at_rows, plan_million, resume_markers
 from tests.bench.startup import help_time, import_time
 from tests.bench.tokens import interleave_hour
 
-print_table([import_time(), help_time(), interleave_hour(), engine_over_bare_loop()])
+rows = [import_time(), help_time(), interleave_hour(), engine_over_bare_loop()]
+print_table([*rows, plan_million(), resume_markers(), *look_at_rows(), *runners_over_local()])

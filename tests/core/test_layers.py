@@ -13,9 +13,11 @@ LEVELS = {
     "data_engine.stages": 3,
     "data_engine.runners": 4,
     "data_engine.loader": 4, "data_engine.report": 4, "data_engine.export": 4, "data_engine.validation": 4,
-    "data_engine.tables": 4, "data_engine.progress": 4, "data_engine.doctor": 4,
+    "data_engine.telemetry": 4, "data_engine.standing": 4,
+    "data_engine.tables": 4, "data_engine.progress": 4, "data_engine.doctor": 4, "data_engine.training": 4,
+    "data_engine.quantiles": 4,
     "pipelines": 5,
-    "data_engine.cli": 6,
+    "data_engine.cli": 6, "data_engine.console": 6,
 }  # fmt: skip
 COMMANDS = {
     "data_engine.models.codebook_corpus", "data_engine.models.kmeans_codebooks", "data_engine.models.text_bpe",

@@ -26,22 +26,25 @@ def data_hashes(folder):
     return {**found, "rejects": sorted(run["rejects"])}
 
 
-@pytest.fixture(scope="session")
-def clips(conversation, tmp_path_factory):
-    """Three pieces of the conversation, a file that is not audio, and an exact copy."""
-    folder = tmp_path_factory.mktemp("clips")
+def write_clips(conversation, folder):
+    """Writes what the fixture `clips` describes."""
     wave, rate = soundfile.read(conversation, dtype="int16")
     for name, start, stop in (("a", 6.5, 12.0), ("b", 11.0, 18.5), ("c", 18.0, 27.0)):
         soundfile.write(folder / f"{name}.wav", wave[int(start * rate) : int(stop * rate)], rate)
     (folder / "broken.wav").write_bytes(b"this is not audio at all, whatever its name says")
     (folder / "copy.wav").write_bytes((folder / "a.wav").read_bytes())
-    return folder
 
 
 @pytest.fixture(scope="session")
-def small_config(clips, tmp_path_factory):
-    """A run of all three pipelines that takes seconds: five files, three dialogues."""
-    path = tmp_path_factory.mktemp("config") / "small.yaml"
+def clips(conversation, tmp_path_factory):
+    """Three pieces of the conversation, a file that is not audio, and an exact copy."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_clips(conversation, folder)
+    return folder
+
+
+def write_small_config(clips, path):
+    """Writes what the fixture `small_config` describes."""
     path.write_text(
         f"""
 name: small
@@ -64,6 +67,13 @@ prefer: {{}}
 """,
         encoding="utf-8",
     )
+
+
+@pytest.fixture(scope="session")
+def small_config(clips, tmp_path_factory):
+    """A run of all three pipelines that takes seconds: five files, three dialogues."""
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    write_small_config(clips, path)
     return path
 
 

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from tests.e2e.conftest import CHECKOUT, COMMAND, data_hashes, engine
+from tests.runners.test_beam import portable_service
 
 pytestmark = [pytest.mark.xdist_group("small"), pytest.mark.timeout(1500)]
 
@@ -44,3 +45,19 @@ def test_dask_writes_the_same_bytes_as_the_local_runner(small_config, small_run,
     assert finished.returncode == 0, finished.stderr
     assert "dashboard" in finished.stderr
     assert data_hashes(tmp_path / "dask") == data_hashes(small_run)
+
+
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_beam_writes_the_same_bytes_as_the_local_runner(small_config, small_run, tmp_path, mode):
+    options = ["--runner", "beam", "--workers", 2, "--set", f"runner.options.direct_running_mode={mode}"]
+    finished = engine("run", small_config, "--output", tmp_path / "beam", *options)
+    assert finished.returncode == 0, finished.stderr
+    assert data_hashes(tmp_path / "beam") == data_hashes(small_run)
+
+
+def test_a_portable_beam_job_with_external_workers_writes_the_same_bytes(small_config, small_run, tmp_path):
+    with portable_service(tmp_path) as options:
+        sets = [word for name, value in options.items() for word in ("--set", f"runner.options.{name}={value}")]
+        finished = engine("run", small_config, "--output", tmp_path / "beam", "--runner", "beam", *sets)
+    assert finished.returncode == 0, finished.stderr
+    assert data_hashes(tmp_path / "beam") == data_hashes(small_run)

@@ -1,6 +1,7 @@
 """What is visible is whole: local disk and memory store."""
 
 import os
+import tempfile
 
 import pytest
 
@@ -67,3 +68,16 @@ def test_scratch_of_killed_processes_is_removed_and_that_of_living_ones_kept(tmp
     storage.remove_stale_scratch()
     assert not dead.exists()
     assert alive.exists()
+
+
+def test_scratch_of_a_remote_output_lies_on_this_machine_and_is_cleaned_up_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    storage = Storage("memory://anywhere")
+    with storage.scratch() as folder:
+        assert folder.parent == tmp_path
+        left = tmp_path / folder.name.replace(f"-{os.getpid()}-", "-4194305-")
+        left.mkdir()
+        (tmp_path / "of-somebody-else").mkdir()
+        storage.remove_stale_scratch()
+        assert folder.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["of-somebody-else"]

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from data_engine.core.errors import RecordError, ShardError
+from data_engine.core.errors import RecordError
 from data_engine.io.ingest.localize import Localizer
 
 _HEAD, _CHUNK = 1 << 16, 1 << 20
@@ -65,6 +65,6 @@ def _digest(localizer: Localizer, row: Row, limit: int | None) -> str | None:
             while left > 0 and (chunk := file.read(min(left, _CHUNK))):
                 digest.update(chunk)
                 left -= len(chunk)
-    except (OSError, RecordError, ShardError):
+    except (OSError, RecordError):  # but a failing store ends the planning: another plan would come of it
         return None
     return f"{row['size']}-{digest.hexdigest()}"

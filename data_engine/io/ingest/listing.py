@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_engine.core.errors import ConfigError, RecordError
+from data_engine.core.redaction import refuse_secret_uri
 from data_engine.io.ingest.fields import read_fields
 from data_engine.io.ingest.localize import local_path
+from data_engine.io.ingest.manifests import MANIFEST_SUFFIXES, manifest_rows
 from data_engine.io.ingest.packs import (
     DATASET_SUFFIXES,
     TAR_SUFFIXES,
@@ -28,8 +27,9 @@ from data_engine.io.ingest.packs import (
     open_pack,
     resolve,
 )
+from data_engine.io.remote.filesystems import Remote
+from data_engine.io.retry import shown_cause
 
-MANIFEST_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".ndjson")
 _SIDECARS = (".json", ".txt", ".lab")
 _SIDECAR_BYTES = 1 << 20
 
@@ -75,12 +75,14 @@ class Listing:
 
     def __init__(self, path: str, extensions: frozenset[str], columns: Mapping[str, str]) -> None:
         self.path, self.extensions, self.columns = path, extensions, columns
+        refuse_secret_uri(path, "source.path")
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(path)
-            self.is_folder = bool(self.fs.isdir(self.root))
-            self.is_file = not self.is_folder and bool(self.fs.isfile(self.root))
-        except (ImportError, ValueError, OSError) as error:
-            raise ConfigError(f"source.path: '{path}' cannot be opened: {error}") from error
+            self.remote = Remote(path)
+            self.root = self.remote.root
+            found = self.remote.ask(self.root, lambda fs: _type_of(fs, self.root, self.remote.is_object_store))
+        except (ConfigError, ValueError, OSError) as error:
+            raise ConfigError(f"source.path: '{path}' cannot be opened: {error}") from shown_cause(error)
+        self.is_folder, self.is_file = found == "directory", found == "file"
         if not (self.is_folder or self.is_file or glob.has_magic(self.root)):
             raise ConfigError(f"source.path: '{path}' does not exist. Check the path; it is relative to the config.")
         self.found = sorted(self._find(), key=lambda file: file.key)
@@ -88,17 +90,23 @@ class Listing:
     def _find(self) -> Iterator[FoundFile]:
         """Yields the files under the path; hidden ones are left out."""
         if self.is_folder:
-            root, details = self.root.rstrip("/"), self.fs.find(self.root, detail=True)
+            root, details = self.root.rstrip("/"), self._ask(lambda fs: fs.find(self.root, detail=True))
         elif self.is_file:
-            root, details = self.root.rpartition("/")[0], {self.root: self.fs.info(self.root)}
+            root, details = self.root.rpartition("/")[0], {self.root: self._ask(lambda fs: fs.info(self.root))}
         else:
-            details = {k: v for k, v in self.fs.glob(self.root, detail=True).items() if v["type"] == "file"}
+            matches = self._ask(lambda fs: fs.glob(self.root, detail=True))
+            details = {name: info for name, info in matches.items() if info["type"] == "file"}
             root = _fixed_part(self.root)
         for name, info in details.items():
             key = name[len(root) :].lstrip("/")
+            if not key or key.endswith("/"):  # stands for a folder in the consoles of object stores
+                continue
             if self.is_file or not any(part.startswith(".") for part in key.split("/")):
                 size = info.get("size")
-                yield FoundFile(key, _openable(self.fs, name), -1 if size is None else int(size))
+                yield FoundFile(key, _openable(self.remote, name), -1 if size is None else int(size))
+
+    def _ask(self, operation: Callable[[Any], Any]) -> Any:
+        return self.remote.ask(self.root, operation)
 
     def guess_kind(self) -> str:
         """Returns files, manifest, tar or huggingface by the names that are there; sound files come first."""
@@ -128,8 +136,18 @@ def _fixed_part(pattern: str) -> str:
     return "/".join(parts[:count])
 
 
-def _openable(fs: Any, name: str) -> str:
-    return name if "file" in fs.protocol else str(fs.unstrip_protocol(name))
+def _openable(remote: Remote, name: str) -> str:
+    return name if remote.is_local else str(remote.fs.unstrip_protocol(name))
+
+
+def _type_of(fs: Any, path: str, is_object_store: bool) -> str | None:
+    """Returns directory, file or None; never None because an object store did not answer."""
+    if is_object_store:
+        try:
+            return str(fs.info(path)["type"])
+        except FileNotFoundError:
+            return None
+    return "directory" if fs.isdir(path) else "file" if fs.isfile(path) else None
 
 
 def list_files(listing: Listing) -> Iterator[Item]:
@@ -221,7 +239,7 @@ def list_manifest(listing: Listing) -> Iterator[Item]:
 
 
 def _checked_rows(listing: Listing, uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    rows = list(_manifest_rows(uri))
+    rows = list(manifest_rows(uri))
     known = sorted({name for _, row in rows for name in row})
     _check_columns(listing.columns, known, uri)
     if rows and "uri" not in listing.columns.values() and not any(read_fields(r, {})[0].get("uri") for _, r in rows):
@@ -239,36 +257,6 @@ def _check_columns(columns: Mapping[str, str], known: list[str], uri: str) -> No
     twice = sorted({target for target in columns.values() if list(columns.values()).count(target) > 1})
     if twice:
         raise ConfigError(f"source.columns: more than one column is mapped to {twice}; keep one")
-
-
-def _manifest_rows(uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line number, columns)."""
-    with fsspec.open(uri, "rb") as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
-        try:
-            yield from _table_rows(file, uri) if uri.lower().endswith((".csv", ".tsv")) else _json_rows(file, uri)
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"source.path: '{uri}' is not UTF-8 text: {error.reason}") from error
-
-
-def _table_rows(file: io.TextIOWrapper, uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(file, dialect="excel-tab" if uri.lower().endswith(".tsv") else "excel")
-    for row in reader:
-        if None in row:
-            raise ConfigError(f"source.path: '{uri}' line {reader.line_num} has more cells than the header")
-        yield reader.line_num, {name: value for name, value in row.items() if value not in (None, "")}
-
-
-def _json_rows(file: io.TextIOWrapper, uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, text in enumerate(file, start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"source.path: '{uri}' line {line} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise ConfigError(f"source.path: '{uri}' line {line} must be a JSON object, one per line")
-        yield line, row
 
 
 def _relative(uri: str, folder: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
-
-from data_engine.core.errors import RecordError, ShardError
+from data_engine.core.errors import EngineError, RecordError, ShardError
 from data_engine.core.ids import ID_LENGTH
+from data_engine.core.redaction import holds_credentials, public_uri, redact
 from data_engine.io.ingest.packs import Pack, open_pack
+from data_engine.io.remote.filesystems import Remote
+from data_engine.io.remote.ranges import open_uri
+from data_engine.io.retry import shown_cause
 
 _CHUNK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MISSING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
@@ -61,12 +65,8 @@ class Localizer:
             RecordError: UNREADABLE: missing, not permitted, or damaged archive.
             ShardError: The storage failed; trying again may help.
         """
-        try:
-            file = self._packed(uri, member) if member is not None else fsspec.open(uri, "rb").open()
-        except _MISSING as error:
-            raise RecordError("UNREADABLE", f"'{uri}' cannot be read: {_reason(error)}") from error
-        except OSError as error:
-            raise _storage_failure(uri, error) from error
+        with _failures_of(uri):
+            file = self._packed(uri, member) if member is not None else open_uri(uri)
         with file:
             yield file
 
@@ -81,16 +81,20 @@ class Localizer:
             RecordError: UNREADABLE.
             ShardError: Remote storage failed.
         """
-        path = local_path(row["uri"]) if row["member"] is None else None
-        with self.opened(row["uri"], row["member"]) as file:
-            if path is not None:
-                digest, size = _copy(file, None, row["uri"])
-                return LocalFile(path, digest, size)
-            folder.mkdir(parents=True, exist_ok=True)
-            target = folder / f"{row['item_id']}.bin"
-            with target.open("wb") as sink:
-                digest, size = _copy(file, sink, row["uri"])
-            return LocalFile(target, digest, size, temporary=True)
+        uri, member = row["uri"], row["member"]
+        path = local_path(uri) if member is None else None
+        if path is not None:
+            with self.opened(uri, None) as file:
+                digest, size = _copy(file, None, uri)
+            return LocalFile(path, digest, size)
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{row['item_id']}.bin"
+        if member is None:
+            digest, size = _download(uri, target)
+        else:
+            with self.opened(uri, member) as file, target.open("wb") as sink:
+                digest, size = _copy(file, sink, uri)
+        return LocalFile(target, digest, size, temporary=True)
 
     def _packed(self, uri: str, member: str) -> IO[bytes]:
         if self._pack is None or self._pack_uri != uri:
@@ -134,16 +138,34 @@ def _copy(file: IO[bytes], sink: IO[bytes] | None, uri: str) -> tuple[str, int]:
 
 def _read(file: IO[bytes], uri: str) -> bytes:
     """Reads a chunk; only reading is guarded, so that a full disk stays an OSError."""
-    try:
+    with _failures_of(uri):
         return file.read(_CHUNK)
-    except (OSError, EOFError) as error:
-        raise _storage_failure(uri, error) from error
 
 
-def _storage_failure(uri: str, error: Exception) -> Exception:
-    if local_path(uri) is not None:
-        return RecordError("UNREADABLE", f"'{uri}' cannot be read: {_reason(error)}")
-    return ShardError(f"reading '{uri}' failed ({_reason(error)}); the shard is tried again")
+def _download(uri: str, target: Path) -> tuple[str, int]:
+    """Copies a remote file as a whole, with one request where that will do; returns its SHA-256 and length."""
+    with _failures_of(uri):
+        remote = Remote(uri)
+        remote.ask(remote.root, lambda fs: fs.get_file(remote.root, str(target)))
+    with target.open("rb") as file:
+        return _copy(file, None, uri)
+
+
+@contextmanager
+def _failures_of(uri: str) -> Iterator[None]:
+    """Tells what is wrong with an item from what is wrong with the storage; a full disk stays as it is."""
+    try:
+        yield
+    except (EngineError, MemoryError):
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) in _FULL:
+            raise
+        shown, reason = public_uri(uri), type(error).__name__ if holds_credentials(uri) else redact(_reason(error))
+        missing = isinstance(error, _MISSING) or not isinstance(error, OSError)
+        if missing or local_path(uri) is not None:
+            raise RecordError("UNREADABLE", f"'{shown}' cannot be read: {reason}") from shown_cause(error)
+        raise ShardError(f"reading '{shown}' failed ({reason}); the shard is tried again") from shown_cause(error)
 
 
 def _reason(error: Exception) -> str:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import IO, Any, Protocol
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_engine.core.errors import ConfigError, RecordError
+from data_engine.io.remote.ranges import open_uri
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 DATASET_SUFFIXES = (".arrow", ".parquet")
@@ -49,7 +49,7 @@ class TarPack:
 
     def __init__(self, uri: str) -> None:
         self._stack = ExitStack()
-        file = self._stack.enter_context(fsspec.open(uri, "rb"))
+        file = self._stack.enter_context(open_uri(uri))
         self._tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115 closed by the stack
         self._stack.callback(self._tar.close)
         self._members = {member.name: member for member in self._scan()}
@@ -103,7 +103,7 @@ class DatasetPack:
             return io.BytesIO(content)
         if not path:
             raise RecordError("UNREADABLE", f"row {int(member)} of the data set holds no sound")
-        return fsspec.open(resolve(str(path), self._uri.rpartition("/")[0]), "rb").open()  # type: ignore[no-any-return]
+        return open_uri(resolve(str(path), self._uri.rpartition("/")[0]))
 
     def _value(self, row: int) -> Any:
         if row < self._start:
@@ -131,7 +131,7 @@ def resolve(path: str, folder: str) -> str:
 
 def dataset_schema(uri: str) -> pa.Schema:
     """Returns the schema of an Arrow (stream or file format) or Parquet file."""
-    with fsspec.open(uri, "rb") as file:
+    with open_uri(uri) as file:
         if uri.endswith(".parquet"):
             return pq.read_schema(file)
         return _arrow_reader(file).schema
@@ -139,7 +139,7 @@ def dataset_schema(uri: str) -> pa.Schema:
 
 def dataset_batches(uri: str, columns: list[str], first_row: int = 0) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yields (number of its first row, batch) for the batches from the one that holds `first_row`."""
-    with fsspec.open(uri, "rb") as file:
+    with open_uri(uri) as file:
         position, batches = _parquet_batches(file, columns, first_row) if uri.endswith(".parquet") else (
             0, _arrow_batches(file, columns))  # fmt: skip
         for batch in batches:

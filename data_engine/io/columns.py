@@ -1,0 +1,97 @@
+"""Some columns of a committed part, and how much audio its rows hold: what counting needs, without reading audio."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_engine.core.errors import StorageError
+from data_engine.core.schema import Schema, load_schema
+from data_engine.io.shards import TABLE_SCHEMAS
+from data_engine.io.storage import Storage
+
+Ints = npt.NDArray[np.int64]
+
+SAMPLED = ("num_samples", "sample_rate")
+CODED = ("vq06_q", "vq06_a")
+SEMANTIC_RATE = 25
+"""Semantic codes per second (Step-Audio, arXiv 2502.11946)."""
+
+
+def table_schema(table: str) -> Schema:
+    """Returns the schema of a public table."""
+    return load_schema(TABLE_SCHEMAS[table])
+
+
+def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]) -> pa.Table:
+    """Returns some columns of a part, in one chunk; only their bytes are read.
+
+    Args:
+        storage: Output folder.
+        name: File inside it.
+        table: Table it belongs to.
+        columns: Columns of the table; nullable ones that an older part does not have are null.
+
+    Raises:
+        StorageError: The file is missing, damaged or of another table.
+    """
+    fields = {field.name: field.arrow() for field in table_schema(table).fields}
+    wanted = pa.schema([fields[column] for column in dict.fromkeys(columns)])
+    try:
+        with storage.open(name) as file, _reader(file, list(fields), wanted.names) as reader:
+            return _conformed(reader.read_all(), wanted).combine_chunks()
+    except (FileNotFoundError, KeyError, pa.ArrowException) as error:
+        raise StorageError(
+            f"part '{name}' is committed but cannot be read: {error}. Remove its marker and run again to make it anew."
+        ) from error
+
+
+def _reader(file: IO[bytes], known: list[str], columns: list[str]) -> Any:
+    """Opens an Arrow file by the positions of today's schema, or by its own where an older part has others."""
+    reader = pa.ipc.open_file(file, options=_only(known, columns))
+    if set(reader.schema.names) != set(columns):
+        reader = pa.ipc.open_file(file, options=_only(pa.ipc.open_file(file).schema.names, columns))
+    return reader
+
+
+def _only(names: list[str], columns: list[str]) -> pa.ipc.IpcReadOptions:
+    return pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns if name in names])
+
+
+def _conformed(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
+    names = rows.column_names
+    absent = [field.name for field in wanted if field.name not in names and not field.nullable]
+    if absent:
+        raise KeyError(f"it has no column {absent}")
+    columns = [rows.column(f.name) if f.name in names else pa.nulls(rows.num_rows, f.type) for f in wanted]
+    return pa.Table.from_arrays(columns, schema=wanted)
+
+
+def length_columns(table: str) -> tuple[str, ...]:
+    """Returns the columns that tell how much audio a row of a table holds; none when its rows hold none."""
+    names = table_schema(table).names
+    return next((columns for columns in (SAMPLED, CODED) if set(columns) <= set(names)), ())
+
+
+def milliseconds(rows: pa.Table, table: str) -> Ints:
+    """Returns the audio of each row in whole milliseconds, so that sums are exact in any order; int64 [rows].
+
+    The samples of a clip, rounded to the nearest millisecond; of an example, query and answer: 40 ms per semantic code.
+    """
+    columns = length_columns(table)
+    if columns == SAMPLED:
+        samples, rate = (_integers(rows.column(name)) for name in SAMPLED)
+        return np.asarray((samples * 1000 + rate // 2) // np.maximum(rate, 1), np.int64)
+    found = np.zeros(rows.num_rows, np.int64)
+    for name in columns:
+        found += _integers(pc.list_value_length(rows.column(name))) * (1000 // SEMANTIC_RATE)
+    return found
+
+
+def _integers(column: Any) -> Ints:
+    return np.asarray(pc.fill_null(pc.cast(column, pa.int64()), 0).to_numpy(), np.int64)

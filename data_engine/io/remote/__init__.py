@@ -1,0 +1,1 @@
+"""Remote stores: how they are opened, read piece by piece, and cleared."""

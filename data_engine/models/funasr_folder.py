@@ -1,0 +1,61 @@
+"""Writes a linguistic encoder as a folder that `funasr.AutoModel` loads: a Paraformer without decoder, CTC only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+
+from data_engine.models.kaldi_fbank import BANDS, LFR_STACK, LFR_STEP, SAMPLE_RATE
+from data_engine.models.linguistic_encoder import ENCODER, INPUT_SIZE, LinguisticEncoder
+
+
+def write_funasr(model: LinguisticEncoder, tokens: Sequence[str], folder: Path) -> None:
+    """Writes config.yaml, model.pt, am.mvn, tokens.json and configuration.json.
+
+    Args:
+        model: Trained.
+        tokens: Tokens of the CTC head, blank first.
+        folder: Made when absent.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value for name, value in model.state_dict().items() if name.startswith("encoder.")}
+    weights |= {"ctc.ctc_lo.weight": model.ctc.weight.detach(), "ctc.ctc_lo.bias": model.ctc.bias.detach()}
+    torch.save({name: value.clone() for name, value in weights.items()}, folder / "model.pt")
+    (folder / "config.yaml").write_text(yaml.safe_dump(_config(), sort_keys=False), encoding="utf-8")
+    (folder / "tokens.json").write_text(json.dumps(list(tokens), indent=1), encoding="utf-8")
+    (folder / "am.mvn").write_text(mean_and_scale(model.mean.numpy(), model.scale.numpy()), encoding="utf-8")
+    paths = {"init_param": "model.pt", "config": "config.yaml", "tokenizer_conf": {"token_list": "tokens.json"},
+             "frontend_conf": {"cmvn_file": "am.mvn"}}  # fmt: skip
+    document = {"framework": "pytorch", "task": "auto-speech-recognition", "model": {"type": "funasr"}}
+    text = json.dumps(document | {"file_path_metas": paths}, indent=1)
+    (folder / "configuration.json").write_text(text, encoding="utf-8")
+
+
+def _config() -> dict[str, Any]:
+    frontend = {
+        "fs": SAMPLE_RATE, "window": "hamming", "n_mels": BANDS, "frame_length": 25, "frame_shift": 10,
+        "lfr_m": LFR_STACK, "lfr_n": LFR_STEP, "dither": 0.0,
+    }  # fmt: skip
+    return {
+        "model": "Paraformer", "model_conf": {"ctc_weight": 1.0, "length_normalized_loss": True},
+        "encoder": "SANMEncoder", "encoder_conf": ENCODER, "ctc_conf": {"dropout_rate": 0.0},
+        "frontend": "WavFrontend", "frontend_conf": frontend, "input_size": INPUT_SIZE,
+        "tokenizer": "CharTokenizer", "tokenizer_conf": {"unk_symbol": "<unk>", "split_with_space": True},
+    }  # fmt: skip
+
+
+def mean_and_scale(mean: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]) -> str:
+    """Returns the text of `am.mvn`, Kaldi's nnet of a shift and a rescaling, float32 [560] each."""
+
+    def component(name: str, values: npt.NDArray[np.float32]) -> str:
+        numbers = " ".join(f"{value:.8g}" for value in values)
+        return f"<{name}> {len(values)} {len(values)}\n<LearnRateCoef> 0 [ {numbers} ]\n"
+
+    return f"<Nnet>\n{component('AddShift', mean)}{component('Rescale', scale)}</Nnet>\n"

@@ -1,0 +1,1 @@
+"""Metrics of a run: typed measurements of its books, as a Prometheus text file and by OpenTelemetry."""

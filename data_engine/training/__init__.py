@@ -1,0 +1,1 @@
+"""Commands that make the training corpus and train the project's own small speech models."""

@@ -1,0 +1,147 @@
+"""Trains the semantic tokenizer: phones and the mel itself must be readable from its codes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from data_engine.core.config import override, read_yaml, validate
+from data_engine.models.semantic_tokenizer import (
+    DIMENSIONS,
+    ConvNextBlock,
+    SemanticEncoder,
+    export,
+    indices,
+    noised,
+    quantised,
+)
+from data_engine.models.whisper_mel import BANDS, TOKEN_SAMPLES, whisper_log_mel
+from data_engine.training.batches import Batch, Batches, Floats, Grid
+from data_engine.training.loop import Training
+from data_engine.training.scoring import perplexity
+from data_engine.training.speech.phones import TOKENS
+from data_engine.training.speech.waves import load
+from data_engine.training.tokenizer_training import (
+    TokenizerSettings,
+    phone_error_rates,
+    phone_losses,
+    test_examples,
+)
+
+GRID = Grid(whisper_log_mel, TOKEN_SAMPLES, 240, 4)
+"""Token n is centred on sample 640 n + 240: between the middles of its second and third mel frame."""
+
+_FRAMES = 4
+
+
+class SemanticTraining(nn.Module):
+    """The tokenizer with the heads that teach it and are thrown away.
+
+    Args:
+        size: Channels of the encoder and the heads.
+        hidden: Channels inside blocks.
+    """
+
+    def __init__(self, size: int = 256, hidden: int = 768) -> None:
+        super().__init__()
+        self.encoder = SemanticEncoder(size, hidden)
+        self.phones_in = nn.Linear(DIMENSIONS, size)
+        self.phone_blocks = nn.ModuleList(ConvNextBlock(size, hidden // 2) for _ in range(2))
+        self.ctc = nn.Linear(size, len(TOKENS))
+        self.frame = nn.Linear(size, len(TOKENS))
+        self.mel_in = nn.Linear(DIMENSIONS + 2 * BANDS, size)
+        self.mel_blocks = nn.ModuleList(ConvNextBlock(size, hidden // 2) for _ in range(2))
+        self.mel_out = nn.Linear(size, _FRAMES * BANDS)
+
+    def forward(self, mel: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns CTC logits, frame logits [batch, tokens, phones] and the mel [batch, 4 tokens, 128] from codes.
+
+        Args:
+            mel: [batch, frames, 128]; its mean and deviation over time are given away, so that codes need not hold
+                the speaker and the channel.
+            codes: Points in -1..1 [batch, tokens, 6].
+        """
+        hidden = self.phones_in(codes)
+        for block in self.phone_blocks:
+            hidden = block(hidden)
+        colour = torch.cat([mel.mean(1), mel.std(1)], dim=-1)[:, None].expand(-1, codes.shape[1], -1)
+        shape = self.mel_in(torch.cat([codes, colour], dim=-1))
+        for block in self.mel_blocks:
+            shape = block(shape)
+        rebuilt = self.mel_out(shape).reshape(len(mel), -1, BANDS)
+        return self.ctc(hidden), self.frame(hidden), rebuilt[:, : mel.shape[1]]
+
+
+def losses_of(model: SemanticTraining, batch: Batch, config: TokenizerSettings, number: int) -> dict[str, Tensor]:
+    """Returns the weighted losses of a batch; codes are rounded in every other step and noised in the others."""
+    mel = torch.from_numpy(batch.features)
+    with torch.autocast("cpu", torch.bfloat16):
+        points = model.encoder(mel.transpose(1, 2))[1].float()
+        codes = quantised(points) if number % 2 else noised(points)
+        ctc, frames, rebuilt = model(mel, codes)
+    losses = phone_losses(ctc, frames, batch, GRID, (config.ctc, config.frames))
+    inside = torch.arange(mel.shape[1])[None] < torch.from_numpy(batch.lengths)[:, None]
+    distance = (rebuilt.float() - mel).abs().mean(-1)
+    losses["mel"] = config.reconstruction * (distance * inside).sum() / inside.sum()
+    return losses
+
+
+def best_paths(model: SemanticTraining, features: Sequence[Floats]) -> list[npt.NDArray[np.int64]]:
+    """Returns the best CTC token of each 40 ms from the codes of each utterance alone."""
+    paths = []
+    for rows in features:
+        mel = torch.from_numpy(rows)[None]
+        codes = quantised(model.encoder(mel.transpose(1, 2))[1])
+        paths.append(model(mel, codes)[0][0].argmax(-1).numpy())
+    return paths
+
+
+def codes_of(model: SemanticTraining, features: Sequence[Floats]) -> npt.NDArray[np.int64]:
+    """Returns the codes of all utterances, one after the other."""
+    found = [indices(model.encoder(torch.from_numpy(rows).T[None])[1])[0].numpy() for rows in features]
+    codes: npt.NDArray[np.int64] = np.concatenate(found).astype(np.int64)
+    return codes
+
+
+def train(config: TokenizerSettings) -> None:
+    """Trains from scratch, or goes on from the checkpoint in `config.output`; writes the ONNX file at the end."""
+    torch.set_num_threads(1)
+    torch.manual_seed(config.loop.seed)
+    batches = Batches(load(config.cache, list(config.batches.weights)), config.batches, GRID, config.loop.seed)
+    model = SemanticTraining()
+    training = Training(model, config.output, config.loop)
+    training.resume()
+    examples = test_examples(load(config.cache, config.tests), GRID, config.test_utterances)
+
+    def step(number: int) -> tuple[dict[str, Tensor], float]:
+        batch = batches.batch(number)
+        return losses_of(model, batch, config, number), batch.seconds
+
+    def evaluate() -> dict[str, Any]:
+        codes = codes_of(model, [features for pairs in examples.values() for features, _ in pairs])
+        used = {"codes": len(codes), "codes_used": len(np.unique(codes)), "perplexity": round(perplexity(codes), 1)}
+        return phone_error_rates(examples, lambda features: best_paths(model, features)) | used
+
+    training.run(step, evaluate)
+    export(model.encoder.eval(), str(config.output / "speech_tokenizer_v1.onnx"))
+
+
+def main() -> None:
+    """Runs `python -m data_engine.training.semantic --config FILE [--set key=value ...]`."""
+    parser = argparse.ArgumentParser(description="Trains the semantic tokenizer.")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[])
+    arguments = parser.parse_args()
+    values = override(read_yaml(arguments.config), arguments.set)
+    train(validate(TokenizerSettings, values, str(arguments.config)))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from data_engine.console import last_words, run_on_console, sentences
+from data_engine.console import beam_changes, last_words, run_on_console, sentences
 
 app = typer.Typer(
     name="data-engine",
@@ -48,10 +48,11 @@ def _located(config: Path) -> Path:
     return shipped if shipped.is_file() and not config.is_file() else config
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
+    context: typer.Context,
     config: ConfigPath,
-    runner: Annotated[str | None, typer.Option(help="local, dask, or a third party's")] = None,
+    runner: Annotated[str | None, typer.Option(help="local, dask, beam, or a third party's")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
     sets: Sets = [],  # noqa: B006
     output: Output = None,
@@ -65,7 +66,8 @@ def run(
     console = Console(stderr=True)
     with sentences():
         path = _located(config)
-        outcome = run_on_console(_config(path, sets, output, runner, workers), path.parent, console, overwrite, only)
+        changes = [*sets, *beam_changes(context.args, runner)]
+        outcome = run_on_console(_config(path, changes, output, runner, workers), path.parent, console, overwrite, only)
         if as_json:
             print(json.dumps(outcome.run, ensure_ascii=False), flush=True)
         last_words(console, outcome)

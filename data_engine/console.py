@@ -132,3 +132,20 @@ def last_words(console: Any, outcome: Any) -> None:
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
+
+
+def beam_changes(arguments: list[str], runner: str | None) -> list[str]:
+    """Returns extra arguments, which are Beam's, as changes of the config.
+
+    Raises:
+        typer.BadParameter: There are some, and the runner is not Beam.
+    """
+    if not arguments:
+        return []
+    if runner != "beam":
+        raise typer.BadParameter(
+            f"no such option: {' '.join(arguments)} (only --runner beam passes on foreign options)"
+        )
+    from data_engine.runners.beam.options import beam_arguments
+
+    return [f"runner.options.{name}={json.dumps(value)}" for name, value in beam_arguments(arguments).items()]

@@ -23,6 +23,10 @@ class ClusterError(EngineError):
     """The cluster that was to do the work is lost or does not take work: exit code 1, run again to finish."""
 
 
+class BusyError(EngineError):
+    """Another live run holds the output folder: exit code 1, wait for it and run again."""
+
+
 class ShardError(EngineError):
     """One shard failed as a whole: it is retried, then recorded as dead."""
 

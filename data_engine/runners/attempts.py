@@ -13,6 +13,7 @@ import pyarrow as pa
 from data_engine.backends.catalog import BackendCache
 from data_engine.core.errors import ClusterError, ConfigError, ContractError, MissingExtraError, StorageError
 from data_engine.core.plan import Plan
+from data_engine.io.retry import describe
 from data_engine.runners.protocol import Report
 from data_engine.runners.shard import run_shard
 
@@ -64,7 +65,7 @@ def classify(error: Exception) -> Outcome:
         return "end", (type(error).__name__, str(error))
     if getattr(error, "errno", None) == errno.ENOSPC:
         return "end", ("StorageError", f"no space left on the device ({error}). Free space and run again.")
-    return "failed", f"{type(error).__name__}: {error}"
+    return "failed", describe(error)
 
 
 def settle(plan: Plan, task: Task, outcome: Outcome, last_attempt: int = MAX_ATTEMPTS) -> Report | Task:

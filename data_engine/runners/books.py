@@ -82,7 +82,8 @@ def claim(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrite: bo
         The claim, to be released when the run has ended; the end of the process releases it too.
 
     Raises:
-        ConfigError: The folder holds another configuration and `overwrite` is not set, or another run is writing it.
+        ConfigError: The folder holds another configuration and `overwrite` is not set.
+        BusyError: Another run is writing it.
     """
     held = Claim(storage, plan.pipeline, plan.signature)
     with held.turn():

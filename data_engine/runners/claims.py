@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from data_engine.core.errors import ConfigError
+from data_engine.core.errors import BusyError
 from data_engine.io.storage import Storage
 
 FOLDER = "work/claims"
@@ -134,7 +134,7 @@ class Claim:
         """Waits in the queue of all runs that are starting; inside, no other run is in its turn.
 
         Raises:
-            ConfigError: A live run of another configuration holds the folder.
+            BusyError: A live run of another configuration holds the folder.
         """
         try:
             self._write(ticket=1 + max((other.ticket for other in self.others()), default=0))
@@ -171,14 +171,14 @@ class Claim:
         Two processes agree when they share a pipeline and the signatures of all pipelines they share are equal.
 
         Raises:
-            ConfigError: Saying who holds the folder.
+            BusyError: Saying who holds the folder.
         """
         mine = {**self._held_by(self.file.owner), self.file.pipeline: self.file.signature}
         for other in self.others():
             theirs = self._held_by(other.owner)
             shared = theirs.keys() & mine.keys()
             if theirs and (not shared or any(theirs[name] != mine[name] for name in shared)):
-                raise ConfigError(
+                raise BusyError(
                     f"'{self.storage.uri}' is being written by another run: process {other.owner.pid} on "
                     f"{other.owner.host.split(' ')[0]} runs {', '.join(sorted(theirs))} there"
                     f"{' with another configuration' if shared else ''}, last seen "

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_engine.core.errors import ConfigError
+from data_engine.core.errors import BusyError, ConfigError
 from data_engine.core.schema import load_schema
 from data_engine.io.shards import marker_name
 from data_engine.io.storage import Storage
@@ -147,13 +147,13 @@ def revoke_targets(storage: Storage, targets: Sequence[Target]) -> None:
     Last pipelines and last groups go first: whatever a kill leaves, no commit stands on one that is gone.
 
     Raises:
-        ConfigError: A live process is writing into the folder.
+        BusyError: A live process is writing into the folder.
     """
     if not targets:
         return
     for claim in read_claims(storage).values():
         if is_alive(claim):
-            raise ConfigError(
+            raise BusyError(
                 f"'{storage.uri}' is being written by process {claim.owner.pid} on {claim.owner.host.split(' ')[0]}. "
                 "Wait for it or stop it, then replay."
             )

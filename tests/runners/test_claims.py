@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 import pytest
 
-from data_engine.core.errors import ConfigError, StorageError
+from data_engine.core.errors import BusyError, ConfigError, StorageError
 from data_engine.core.plan import Group, Plan, Step
 from data_engine.io.storage import Storage
 from data_engine.runners.books import claim, read_book, require_claimed
@@ -37,7 +37,7 @@ def contend(name, words, pauses, outcomes, overwrite):
         plan = plan_of(uri, words)
         try:
             held = claim(Storage(uri), plan, {"word": words}, overwrite)
-        except ConfigError as error:
+        except (BusyError, ConfigError) as error:
             outcomes.send(("refused", str(error)))
             continue
         marker = f"rejects/curate.only/part-00000-{os.getpid()}.txt"
@@ -101,7 +101,7 @@ def test_overwrite_waits_for_nobody_but_never_takes_a_folder_from_a_live_run(tmp
     holder.start()
     assert ours.recv() == "held"
     with pytest.raises(
-        ConfigError, match=rf"process {holder.pid} on {socket.gethostname()} runs curate there"
+        BusyError, match=rf"process {holder.pid} on {socket.gethostname()} runs curate there"
     ) as refusal:
         claim(storage, plan_of(storage.uri, "b"), {"word": "b"}, overwrite=True)
     assert "Wait for it, stop it, or use another --output" in str(refusal.value)
@@ -133,7 +133,7 @@ def foreign(storage, seconds_ago, signature="x", **changes):
 def test_a_machine_that_cannot_be_seen_holds_the_folder_as_long_as_it_beats(tmp_path):
     storage = Storage(str(tmp_path))
     foreign(storage, seconds_ago=2)
-    with pytest.raises(ConfigError, match=r"process 77 on elsewhere .* last seen \d s ago"):
+    with pytest.raises(BusyError, match=r"process 77 on elsewhere .* last seen \d s ago"):
         claim(storage, plan_of(storage.uri, "b"), {}, overwrite=True)
 
 
@@ -152,7 +152,7 @@ def test_a_machine_with_a_wrong_clock_keeps_the_folder_while_it_beats(tmp_path):
     beating.start()
     assert ours.recv() == "beats"
     mine = Claim(storage, "curate", "mine", beat_seconds=0.3)
-    with pytest.raises(ConfigError, match="elsewhere"), mine.turn():
+    with pytest.raises(BusyError, match="elsewhere"), mine.turn():
         pass
     beating.kill()
     beating.join()
@@ -171,7 +171,7 @@ def test_a_run_of_another_pipeline_is_refused_while_one_runs(tmp_path):
     storage = Storage(str(tmp_path))
     foreign(storage, seconds_ago=1)
     mine = Claim(storage, "synthesize", "mine")
-    with pytest.raises(ConfigError, match="runs curate there, last seen"), mine.turn():
+    with pytest.raises(BusyError, match="runs curate there, last seen"), mine.turn():
         pass
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_engine.core.errors import ConfigError
+from data_engine.core.errors import BusyError, ConfigError
 from data_engine.io.shards import marker_name
 from data_engine.runners.books import claim, read_book
 from data_engine.runners.claims import Claim
@@ -131,7 +131,7 @@ def test_ranges_of_shards_are_read_and_nonsense_is_refused():
 
 def test_a_folder_that_is_being_written_is_not_replayed(rejected):
     storage, plan = rejected
-    with Claim(storage, plan.pipeline, plan.signature), pytest.raises(ConfigError, match="being written by process"):
+    with Claim(storage, plan.pipeline, plan.signature), pytest.raises(BusyError, match="being written by process"):
         revoke_targets(storage, find_targets(storage, Selection()))
     assert storage.exists(marker_name(TABLE, 1))
 

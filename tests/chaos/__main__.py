@@ -65,7 +65,7 @@ def weather(name, runner, make_command, folder, storm, reference):
     return {
         "run": name, "runner": runner, "rounds": rounds, "starts": storm.starts, "workers killed": storm.killed_workers,
         "drivers killed": sum(storm.killed_drivers.values()), "of them alone": storm.killed_drivers["alone"],
-        "ends with dead shards": storm.ends_with_dead_shards, **totals,
+        "exits with 1": storm.exits_with_1, **totals,
         "seconds": round(time.monotonic() - started), "breaches": breaches,
     }  # fmt: skip
 

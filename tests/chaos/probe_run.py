@@ -2,9 +2,11 @@
 
 import argparse
 import sys
+import traceback
 
 import pyarrow as pa
 
+from data_engine.core.errors import EngineError
 from data_engine.core.plan import Plan
 from data_engine.core.schema import load_schema
 from data_engine.io.items import write_items
@@ -66,5 +68,17 @@ def main():
     return 1 if dead else 0
 
 
+def exit_code():
+    """Returns 0, 1 as the command line does for what a next start may finish, and 70 for a bug."""
+    try:
+        return main()
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 70
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code())

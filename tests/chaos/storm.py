@@ -29,7 +29,7 @@ class Storm:
     killed_workers: int = 0
     killed_drivers: dict = field(default_factory=lambda: {"alone": 0, "with its group": 0})
     starts: int = 0
-    ends_with_dead_shards: int = 0
+    exits_with_1: int = 0
     breaches: list = field(default_factory=list)
 
     @classmethod
@@ -37,7 +37,7 @@ class Storm:
         """Returns a storm that is the same for the same seed."""
         moments = random.Random(seed)
         victims = ["worker"] * worker_kills + ["driver"] * driver_kills
-        return cls(moments, sorted((moments.uniform(0, 0.97), moments.uniform(0, 1.5), whom) for whom in victims))
+        return cls(moments, sorted((moments.uniform(0, 0.97), moments.uniform(0, 1.0), whom) for whom in victims))
 
     @property
     def is_over(self):
@@ -64,7 +64,7 @@ class Storm:
                 continue
             if driver.returncode == 0:
                 return
-            self.ends_with_dead_shards += driver.returncode == 1
+            self.exits_with_1 += driver.returncode == 1
             if driver.returncode != 1:
                 self.breaches.append(f"the driver ended with {driver.returncode}: {_tail(log)}")
                 return

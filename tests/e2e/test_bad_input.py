@@ -85,7 +85,7 @@ def test_a_damaged_part_is_found_and_a_half_written_shard_is_made_again(copy_of_
     finished = engine("validate", copy_of_run)
     assert finished.returncode == 1
     assert "hash differs" in finished.stderr
-    for marker in copy_of_run.glob("rejects/curate.decide/part-*.json"):
+    for marker in copy_of_run.glob("rejects/decide.decide/part-*.json"):
         marker.write_text('{"half": ')
     assert engine("run", small_config, "--output", copy_of_run).returncode == 0
     assert data_hashes(copy_of_run) == data_hashes(small_run)
@@ -111,7 +111,7 @@ def test_ctrl_c_stops_with_a_sentence_and_the_run_can_go_on(small_config, small_
     command = [str(COMMAND), "run", str(small_config), "--output", str(tmp_path / "out"), "--workers", "1"]
     process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     for _ in range(200):
-        if list((tmp_path / "out").glob("rejects/curate.decide/part-*.json")):
+        if list((tmp_path / "out").glob("rejects/decide.decide/part-*.json")):
             break
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import PLUGINS
 from tests.e2e.conftest import COMMAND, data_hashes, engine
 
-pytestmark = [pytest.mark.xdist_group("small"), pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.xdist_group("replay"), pytest.mark.timeout(1500)]
 
 B_SAMPLES = int(7.5 * 16000)
 """Length of clip b, which shares its shard with clip a."""

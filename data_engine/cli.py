@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from data_engine.console import beam_changes, last_words, run_on_console, sentences
+from data_engine.console import beam_changes, last_words, located, run_on_console, sentences
 
 app = typer.Typer(
     name="data-engine",
@@ -40,14 +40,6 @@ def _runner_changes(runner: str | None, workers: int | None) -> list[str]:
     return [*([f"runner.kind={runner}"] if runner else []), *([f"runner.workers={workers}"] if workers else [])]
 
 
-def _located(config: Path) -> Path:
-    """Returns the config's path; the name of a shipped one will do where no such file is."""
-    from pipelines.locate import shipped_configs
-
-    shipped = shipped_configs() / config
-    return shipped if shipped.is_file() and not config.is_file() else config
-
-
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(
     context: typer.Context,
@@ -65,7 +57,7 @@ def run(
 
     console = Console(stderr=True)
     with sentences():
-        path = _located(config)
+        path = located(config)
         changes = [*sets, *beam_changes(context.args, runner)]
         outcome = run_on_console(_config(path, changes, output, runner, workers), path.parent, console, overwrite, only)
         if as_json:
@@ -107,7 +99,7 @@ def plan(config: ConfigPath, sets: Sets = [], output: Output = None, as_json: As
     with sentences():
         from pipelines.run import describe_plan
 
-        path = _located(config)
+        path = located(config)
         described = describe_plan(_config(path, sets, output, None, None), path.parent)
         if as_json:
             print(json.dumps(described, ensure_ascii=False))
@@ -215,7 +207,7 @@ def mix(
         from data_engine.export.mixture_report import print_mixture
         from pipelines.mix import mix as draw
 
-        drawn = draw(folder, _located(config), name, [*sets, *_runner_changes(runner, None)])
+        drawn = draw(folder, located(config), name, [*sets, *_runner_changes(runner, None)])
         print(json.dumps(drawn, ensure_ascii=False)) if as_json else print_mixture(drawn)
 
 
@@ -257,6 +249,19 @@ def schemas(name: Annotated[str | None, typer.Argument(help="A schema; default a
                 unit = f" [{field.unit}]" if field.unit else ""
                 null = "?" if field.nullable else ""
                 typer.echo(f"  {field.name}: {field.type}{null}{unit}  {field.description}")
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="linguistic, semantic, decoder, vocoder or speaker-lm")],
+    config: Annotated[Path, typer.Option(help="YAML file of the training, or the name of a shipped one.")],
+    sets: Sets = [],  # noqa: B006
+) -> None:
+    """Train one of the small speech models from scratch, or go on with it."""
+    with sentences():
+        from data_engine.training.command import train_model
+
+        train_model(model, located(config), sets)
 
 
 @app.command()

@@ -134,6 +134,14 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def located(config: Path) -> Path:
+    """Returns the config's path; the name of a shipped one will do where no such file is."""
+    from pipelines.locate import shipped_configs
+
+    shipped = shipped_configs() / config
+    return shipped if shipped.is_file() and not config.is_file() else config
+
+
 def beam_changes(arguments: list[str], runner: str | None) -> list[str]:
     """Returns extra arguments, which are Beam's, as changes of the config.
 

@@ -16,8 +16,15 @@ BACKENDS: dict[str, dict[str, str]] = {
     "speaker": {"resemblyzer": "data_engine.backends.speaker_resemblyzer:ResemblyzerEmbedder"},
     "asr": {"pocketsphinx": "data_engine.backends.asr_pocketsphinx:PocketsphinxRecognizer"},
     "quality": {"dnsmos": "data_engine.backends.quality_dnsmos:Dnsmos"},
-    "codec": {"kmeans": "data_engine.backends.codec_kmeans:KMeansCodec"},
-    "llm": {"bank": "data_engine.backends.llm_bank:ScriptBank"},
+    "codec": {
+        "kmeans": "data_engine.backends.codec_kmeans:KMeansCodec",
+        "nano": "data_engine.backends.codec_nano:NanoCodec",
+        "step-audio": "data_engine.backends.codec_step_audio:StepAudioCodec",
+    },
+    "llm": {
+        "bank": "data_engine.backends.llm_bank:ScriptBank",
+        "vllm": "data_engine.backends.llm_vllm:VllmWriter",
+    },
     "tts": {
         "espeak": "data_engine.backends.tts_espeak:EspeakSynthesizer",
         "flite": "data_engine.backends.tts_flite:FliteSynthesizer",

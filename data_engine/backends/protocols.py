@@ -13,6 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from data_engine.core.errors import RecordError
+
 Wave = npt.NDArray[np.float32]
 
 
@@ -130,8 +132,12 @@ class Brief:
 class ScriptWriter(Backend, Protocol):
     """Role `llm`."""
 
-    def write(self, briefs: Sequence[Brief]) -> list[dict[str, Any]]:
-        """Returns, per brief, {persona, tools, turns} as in schema script.v1 (tools as a list, not JSON)."""
+    def write(self, briefs: Sequence[Brief]) -> Sequence[dict[str, Any] | RecordError]:
+        """Returns, per brief, {persona, tools, turns} as in schema script.v1 (tools as a list, not JSON).
+
+        A brief that cannot be written is raised as RecordError, upon which each is asked for alone, or, where asking
+        is dear, returned in its place.
+        """
         ...
 
 

@@ -1,6 +1,7 @@
 """Runs of the command line, as its user would start it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ def engine(*arguments, cwd=CHECKOUT, env=None, timeout=1200):
     return subprocess.run(
         [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, timeout=timeout
     )
+
+
+def heed_ctrl_c():
+    """For a child process: tests that run in the background of a shell inherit an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def data_hashes(folder):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.e2e.conftest import CHECKOUT, COMMAND, data_hashes, engine
+from tests.e2e.conftest import CHECKOUT, COMMAND, data_hashes, engine, heed_ctrl_c
 
 pytestmark = [pytest.mark.xdist_group("small"), pytest.mark.timeout(1500)]
 
@@ -109,7 +109,9 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_after_it(small_config, 
 
 def test_ctrl_c_stops_with_a_sentence_and_the_run_can_go_on(small_config, small_run, tmp_path):
     command = [str(COMMAND), "run", str(small_config), "--output", str(tmp_path / "out"), "--workers", "1"]
-    process = subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    )
     for _ in range(200):
         if list((tmp_path / "out").glob("rejects/decide.decide/part-*.json")):
             break

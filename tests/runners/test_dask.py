@@ -21,6 +21,7 @@ from data_engine.runners.run import execute, open_runner
 from data_engine.runners.shard import work_table
 from pipelines.compose import Verb, compose
 from tests.conftest import CHECKOUT, PLUGINS
+from tests.e2e.conftest import heed_ctrl_c
 from tests.plugins import cluster_stages as stages
 from tests.plugins import probe_stages as probe
 from tests.runners.dask_cluster import CommandLineCluster, wait_until, where
@@ -289,7 +290,7 @@ def test_ctrl_c_ends_everything_quietly(passed_on, tmp_path):
     path = os.pathsep.join([str(PLUGINS), str(CHECKOUT)])
     process = subprocess.Popen(
         [sys.executable, str(script), str(pickled)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": path}, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": path}, start_new_session=True, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     wait_until(lambda: any(passed_on.notes.glob("*")))
     started = time.monotonic()

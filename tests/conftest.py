@@ -12,8 +12,6 @@ CHECKOUT = Path(__file__).parents[1]
 PLUGINS = CHECKOUT / "tests" / "plugins"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")  # as in workers: another number of threads changes last bits
 
 
 @pytest.fixture(scope="session")

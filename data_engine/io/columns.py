@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]
     wanted = pa.schema([fields[column] for column in dict.fromkeys(columns)])
     try:
         with open_columns(storage, name, table, wanted.names) as reader:
-            return _conformed(reader.read_all(), wanted).combine_chunks()
+            return conformed(reader.read_all(), wanted).combine_chunks()
     except (FileNotFoundError, KeyError, pa.ArrowException) as error:
         raise StorageError(
             f"part '{name}' is committed but cannot be read: {error}. Remove its marker and run again to make it anew."
@@ -58,25 +58,43 @@ def open_columns(storage: Storage, name: str, table: str, columns: Sequence[str]
 
     The file is taken to have the columns of today's schema; one that has not is opened again by its own.
     """
-    with storage.open(name) as file:
-        reader = pa.ipc.open_file(file, options=_only(table_schema(table).names, columns))
-        if set(reader.schema.names) != set(columns):
-            reader = pa.ipc.open_file(file, options=_only(pa.ipc.open_file(file).schema.names, columns))
-        with reader:
-            yield reader
+    with storage.open(name) as file, column_reader(file, table_schema(table), columns) as reader:
+        yield reader
 
 
-def _only(names: Sequence[str], columns: Sequence[str]) -> pa.ipc.IpcReadOptions:
-    return pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns if name in names])
+def column_reader(file: Any, schema: Schema, columns: Collection[str], threads: bool = True) -> Any:
+    """Returns a reader of an open Arrow file that touches the bytes of `columns` only.
+
+    Args:
+        file: Seekable file.
+        schema: Today's schema of its rows.
+        columns: Columns to read; those that an older file does not have are absent.
+        threads: Whether to decompress with several threads.
+    """
+    with suppress(pa.ArrowInvalid):  # an older file may have fewer columns than the positions asked for
+        reader = pa.ipc.open_file(file, options=_only(schema.names, columns, threads))
+        if set(reader.schema.names) == set(columns):
+            return reader
+    return pa.ipc.open_file(file, options=_only(pa.ipc.open_file(file).schema.names, columns, threads))
 
 
-def _conformed(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
-    names = rows.column_names
+def _only(names: Sequence[str], columns: Collection[str], threads: bool) -> pa.ipc.IpcReadOptions:
+    included = [position for position, name in enumerate(names) if name in columns]
+    return pa.ipc.IpcReadOptions(included_fields=included, use_threads=threads)
+
+
+def conformed(rows: Any, wanted: pa.Schema) -> Any:
+    """Returns the wanted columns of a table or record batch; nullable ones that it does not have are null.
+
+    Raises:
+        KeyError: A column that is never null is absent.
+    """
+    names = rows.schema.names
     absent = [field.name for field in wanted if field.name not in names and not field.nullable]
     if absent:
         raise KeyError(f"it has no column {absent}")
     columns = [rows.column(f.name) if f.name in names else pa.nulls(rows.num_rows, f.type) for f in wanted]
-    return pa.Table.from_arrays(columns, schema=wanted)
+    return type(rows).from_arrays(columns, schema=wanted)
 
 
 def length_columns(table: str) -> tuple[str, ...]:

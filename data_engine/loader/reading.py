@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from data_engine.core.errors import ContractError, StorageError
 from data_engine.core.schema import Schema
+from data_engine.io.columns import column_reader, conformed
 from data_engine.io.matching import Filters, matches
 from data_engine.io.mixtures import Mixture
 from data_engine.io.outputs import require_parts
@@ -76,6 +77,11 @@ class UnitReader:
     filters: Filters
     mixtures: Sequence[Mixture] = ()
     tokenizers: dict[str, str] = field(default_factory=dict)
+    _wanted: pa.Schema = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = {*self.columns, *self.filters, *TOKENIZER_COLUMNS, *([self.schema.id] if self.mixtures else [])}
+        self._wanted = pa.schema([column.arrow() for column in self.schema.fields if column.name in names])
 
     def read(self, pieces: Sequence[Piece]) -> list[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
         """Returns, for each piece, its rows and which of them pass the filters.
@@ -108,11 +114,9 @@ class UnitReader:
     def _open(self, source: int) -> Any:
         folder, part = self.units.sources[source]
         storage = self.outputs[folder]
-        names = {*self.columns, *self.filters, *TOKENIZER_COLUMNS, *([self.schema.id] if self.mixtures else [])}
-        wanted = [i for i, name in enumerate(self.schema.names) if name in names]
         try:
             file = pa.memory_map(storage.path(part.name)) if storage.is_local else storage.open(part.name)
-            reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False))
+            reader = column_reader(file, self.schema, self._wanted.names, threads=False)
         except (OSError, pa.ArrowInvalid) as error:
             raise _unreadable(part, error) from error
         metadata = reader.schema.metadata or {}
@@ -125,8 +129,8 @@ class UnitReader:
         folder, part = self.units.sources[int(self.units.source[piece.unit])]
         number, rows = int(self.units.batch[piece.unit]), int(self.units.rows[piece.unit])
         try:
-            batch = reader.get_batch(number)
-        except (OSError, pa.ArrowInvalid, ValueError) as error:
+            batch = conformed(reader.get_batch(number), self._wanted)
+        except (OSError, pa.ArrowInvalid, ValueError, KeyError) as error:
             raise _unreadable(part, error) from error
         if batch.num_rows != rows:
             raise ContractError(f"batch {number} of '{part.name}' has {batch.num_rows} rows, not {rows}")

@@ -27,8 +27,8 @@ from data_engine.core.plan import Plan
 from data_engine.io.storage import Storage
 from data_engine.runners.attempts import Outcome, Task, attempt_task, death, settle
 from data_engine.runners.protocol import Report, Summary
+from data_engine.runners.threads import one_thread
 
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 
@@ -130,12 +130,11 @@ class _Worker:
 
     @classmethod
     def start(cls, memory_limit: int | None) -> _Worker:
-        for variable in _ONE_THREAD:  # read when a child loads its libraries: processes are the parallelism
-            os.environ.setdefault(variable, "1")
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, os.getpid(), memory_limit), daemon=True)
-        process.start()
+        with one_thread():
+            process.start()
         theirs.close()
         return cls(process, ours)
 

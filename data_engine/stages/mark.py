@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pyarrow as pa
 
 from data_engine.core.config import Settings, speed_knob
@@ -43,10 +45,8 @@ class Mark:
         )
 
     def open(self, worker: Worker) -> None:
-        """Reads which copies are kept; the table holds duplicates only, so it is small."""
-        uri = self.config.duplicates.uri
-        columns = ("recording_id", "duplicate_of", "kept_seconds", "kept_quality")
-        self._kept = kept_copies(read_table(uri, "duplicates", columns).to_pylist()) if uri else {}
+        """Reads which copies are kept."""
+        self._kept = _kept_copies(self.config.duplicates)
 
     def process(self, batch: pa.RecordBatch) -> StageResult:
         """Returns `duplicate_of` of each row."""
@@ -59,3 +59,12 @@ class Mark:
     def close(self) -> None:
         """Holds nothing but the duplicates."""
         self._kept = {}
+
+
+@lru_cache(maxsize=1)
+def _kept_copies(duplicates: TableReference) -> dict[str, str]:
+    """Returns recording -> the one kept in its place; one reading per worker, since every shard asks for the same."""
+    if not duplicates.uri:
+        return {}
+    columns = ("recording_id", "duplicate_of", "kept_seconds", "kept_quality")
+    return kept_copies(read_table(duplicates.uri, "duplicates", columns).to_pylist())

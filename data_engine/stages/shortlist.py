@@ -8,7 +8,7 @@ from pydantic import Field
 from data_engine.core.config import Settings, speed_knob
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, iterate_rows
-from data_engine.stages.rules.voice_prompt import Shortlist, SpeakerKey, speaker_key, unfit
+from data_engine.stages.rules.voice_prompt import Shortlists
 
 
 class ShortlistSegments:
@@ -45,31 +45,22 @@ class ShortlistSegments:
             parents="segment_id",
             batch=BatchHint(max_rows=config.batch_rows),
         )
-        self._speakers: dict[SpeakerKey, Shortlist] = {}
+        self._speakers = Shortlists(config.min_segment_seconds, config.max_seconds)
 
     def open(self, worker: Worker) -> None:
         """Needs nothing."""
-        self._speakers = {}
+        self._speakers.take()
 
     def process(self, batch: pa.RecordBatch) -> StageResult:
         """Takes segments; returns no row."""
-        unused: dict[str, str] = {}
-        for row in iterate_rows(batch):
-            reason = unfit(row, self.config.min_segment_seconds, self.config.max_seconds)
-            if reason:
-                unused[row["segment_id"]] = reason
-                continue
-            shortlist = self._speakers.setdefault(speaker_key(row), Shortlist(2 * self.config.max_seconds))
-            unused |= dict.fromkeys(shortlist.add(row), "not_best")
+        unused = self._speakers.add(iterate_rows(batch))
         return StageResult(self.spec.produces.batch([]), unused=unused)
 
     def finish(self) -> StageResult:
         """Returns what was held, by speaker."""
-        held = sorted(self._speakers.items(), key=lambda item: item[0])
-        rows = [row for _, shortlist in held for _, row in shortlist.held]
-        self._speakers = {}
+        rows = [row for shortlist in self._speakers.take() for _, row in shortlist.held]
         return StageResult(self.spec.produces.batch(rows))
 
     def close(self) -> None:
         """Holds nothing else."""
-        self._speakers = {}
+        self._speakers.take()

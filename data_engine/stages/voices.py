@@ -19,15 +19,12 @@ from data_engine.io.decoding.resample import resample
 from data_engine.models.pitch import fundamental_frequency, pitch_statistics
 from data_engine.stages.rules.voice_prompt import (
     Row,
-    Shortlist,
-    SpeakerKey,
+    Shortlists,
     choose,
     joined_text,
     joined_wave,
     seconds,
     segment_score,
-    speaker_key,
-    unfit,
     weighted_mean,
 )
 from data_engine.tokens.layout import num_groups
@@ -94,25 +91,18 @@ class Voices:
             parents="segment_ids",
             batch=BatchHint(max_rows=config.batch_rows),
         )
-        self._speakers: dict[SpeakerKey, Shortlist] = {}
+        self._speakers = Shortlists(config.min_segment_seconds, config.max_seconds)
 
     def open(self, worker: Worker) -> None:
         """Takes codec and speaker embedder."""
         codec, speaker = self.config.codec, self.config.speaker
         self._codec: Codec = worker.backend("codec", codec.name, codec.options)
         self._embedder: SpeakerEmbedder = worker.backend("speaker", speaker.name, speaker.options)
-        self._speakers = {}
+        self._speakers.take()
 
     def process(self, batch: pa.RecordBatch) -> StageResult:
         """Takes the segments that may become a prompt; returns no row."""
-        unused: dict[str, str] = {}
-        for row in iterate_rows(batch):
-            reason = unfit(row, self.config.min_segment_seconds, self.config.max_seconds)
-            if reason:
-                unused[row["segment_id"]] = reason
-                continue
-            shortlist = self._speakers.setdefault(speaker_key(row), Shortlist(2 * self.config.max_seconds))
-            unused |= dict.fromkeys(shortlist.add(row), "not_best")
+        unused = self._speakers.add(iterate_rows(batch))
         return StageResult(self.spec.produces.batch([]), unused=unused)
 
     def finish(self) -> StageResult:
@@ -120,7 +110,8 @@ class Voices:
         rows: list[Row] = []
         rejects: list[Reject] = []
         unused: dict[str, str] = {}
-        for _, shortlist in sorted(self._speakers.items(), key=lambda item: item[0]):
+        shortlists = self._speakers.take()
+        for shortlist in shortlists:
             chosen = choose(shortlist, self.config.target_seconds, self.config.max_seconds, self.config.gap_seconds)
             enough = sum(map(seconds, chosen)) >= self.config.min_seconds
             used = {row["segment_id"] for row in chosen} if enough else set()
@@ -130,13 +121,12 @@ class Voices:
                 rejects += [Reject(row["segment_id"], error.code, error.detail) for row in chosen]
             left = (name for (_, name), _ in shortlist.held if name not in used)
             unused |= dict.fromkeys(left, "not_best" if enough else "too_little_speech")
-        metrics = {"speakers": float(len(self._speakers)), "voices": float(len(rows))}
-        self._speakers = {}
+        metrics = {"speakers": float(len(shortlists)), "voices": float(len(rows))}
         return StageResult(self.spec.produces.batch(rows), rejects, metrics, unused)
 
     def close(self) -> None:
         """Back ends are closed by their cache."""
-        self._speakers = {}
+        self._speakers.take()
 
     def _voice(self, segments: Sequence[Row]) -> Row:
         first, rate = segments[0], segments[0]["sample_rate"]

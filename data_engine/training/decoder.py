@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data_engine.core.config import Settings, override, read_yaml, validate
+from data_engine.core.config import Settings
 from data_engine.models.codec_views import normalise_peak
 from data_engine.models.features import MelSettings, log_mel
 from data_engine.models.semantic_tokenizer import NUM_CODES
@@ -125,17 +124,3 @@ def train(config: DecoderSettings) -> None:
         return {name: round(float(np.mean([losses[name].item() for losses in found])), 4) for name in found[0]}
 
     training.run(step, evaluate)
-
-
-def main() -> None:
-    """Runs `python -m data_engine.training.decoder --config FILE [--set key=value ...]`."""
-    parser = argparse.ArgumentParser(description="Trains the token decoder.")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
-    arguments = parser.parse_args()
-    values = override(read_yaml(arguments.config), arguments.set)
-    train(validate(DecoderSettings, values, str(arguments.config)))
-
-
-if __name__ == "__main__":
-    main()

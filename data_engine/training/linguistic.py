@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from data_engine.core.config import override, read_yaml, validate
 from data_engine.models.kaldi_fbank import CODE_SAMPLES, kaldi_fbank, low_frame_rate
 from data_engine.models.linguistic_encoder import ENCODER, LinguisticEncoder
 from data_engine.training.batches import Batch, Batches, Floats, Grid
@@ -84,17 +81,3 @@ def train(config: TokenizerSettings) -> None:
         return phone_error_rates(examples, lambda features: best_paths(model, features))
 
     training.run(step, evaluate)
-
-
-def main() -> None:
-    """Runs `python -m data_engine.training.linguistic --config FILE [--set key=value ...]`."""
-    parser = argparse.ArgumentParser(description="Trains the linguistic tokenizer.")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
-    arguments = parser.parse_args()
-    values = override(read_yaml(arguments.config), arguments.set)
-    train(validate(TokenizerSettings, values, str(arguments.config)))
-
-
-if __name__ == "__main__":
-    main()

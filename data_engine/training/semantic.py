@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from data_engine.core.config import override, read_yaml, validate
 from data_engine.models.semantic_tokenizer import (
     DIMENSIONS,
     ConvNextBlock,
@@ -131,17 +128,3 @@ def train(config: TokenizerSettings) -> None:
 
     training.run(step, evaluate)
     export(model.encoder.eval(), str(config.output / "speech_tokenizer_v1.onnx"))
-
-
-def main() -> None:
-    """Runs `python -m data_engine.training.semantic --config FILE [--set key=value ...]`."""
-    parser = argparse.ArgumentParser(description="Trains the semantic tokenizer.")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
-    arguments = parser.parse_args()
-    values = override(read_yaml(arguments.config), arguments.set)
-    train(validate(TokenizerSettings, values, str(arguments.config)))
-
-
-if __name__ == "__main__":
-    main()

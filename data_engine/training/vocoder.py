@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_engine.core.config import Settings, override, read_yaml, validate
+from data_engine.core.config import Settings
 from data_engine.models.codec_views import normalise_peak
 from data_engine.models.features import MelSettings, log_mel, mel_filterbank
 from data_engine.models.vocoder import HOP, Vocoder, spectral_loss
@@ -97,17 +96,3 @@ def train(config: VocoderSettings) -> None:
         return {name: round(float(np.mean([losses[name].item() for losses in found])), 4) for name in found[0]}
 
     training.run(step, evaluate)
-
-
-def main() -> None:
-    """Runs `python -m data_engine.training.vocoder --config FILE [--set key=value ...]`."""
-    parser = argparse.ArgumentParser(description="Trains the vocoder.")
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
-    arguments = parser.parse_args()
-    values = override(read_yaml(arguments.config), arguments.set)
-    train(validate(VocoderSettings, values, str(arguments.config)))
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from data_engine.runners.threads import ONE_THREAD
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Child:
         """
         ours, theirs = socket.socketpair()
         path = os.pathsep.join(dict.fromkeys(entry for entry in sys.path if entry))
-        environment = {**dict.fromkeys(_ONE_THREAD, "1"), **os.environ, "PYTHONPATH": path}
+        environment = {**ONE_THREAD, **os.environ, "PYTHONPATH": path}
         command = [sys.executable, "-m", module, str(theirs.fileno())]
         process = subprocess.Popen(  # noqa: S603 - our own module
             command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=2, env=environment,

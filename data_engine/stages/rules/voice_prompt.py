@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from typing import Any
@@ -96,6 +96,39 @@ class Shortlist:
         given_up, self.held = self.held[keep:], self.held[:keep]
         self._floor = min([self._floor, *(key for key, _ in given_up)])
         return [name for (_, name), _ in given_up]
+
+
+@dataclass(slots=True)
+class Shortlists:
+    """The best segments of every speaker and consent record so far.
+
+    Attributes:
+        shortest: Seconds a segment must have.
+        longest: Seconds a prompt may have; twice as much is held per speaker.
+        by_speaker: What is held.
+    """
+
+    shortest: float
+    longest: float
+    by_speaker: dict[SpeakerKey, Shortlist] = field(default_factory=dict)
+
+    def add(self, segments: Iterable[Row]) -> dict[str, str]:
+        """Takes segments and returns segment id -> reason for those that are not used."""
+        unused: dict[str, str] = {}
+        for row in segments:
+            reason = unfit(row, self.shortest, self.longest)
+            if reason:
+                unused[row["segment_id"]] = reason
+                continue
+            shortlist = self.by_speaker.setdefault(speaker_key(row), Shortlist(2 * self.longest))
+            unused |= dict.fromkeys(shortlist.add(row), "not_best")
+        return unused
+
+    def take(self) -> list[Shortlist]:
+        """Returns what is held, in order of speakers, and forgets it."""
+        held = [shortlist for _, shortlist in sorted(self.by_speaker.items(), key=lambda item: item[0])]
+        self.by_speaker = {}
+        return held
 
 
 def choose(shortlist: Shortlist, target: float, longest: float, gap: float) -> list[Row]:

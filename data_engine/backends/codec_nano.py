@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,20 @@ class NanoCodec:
         Raises:
             ConfigError: The folder has no decoder.
         """
+        return self._spoken().speak(streams, speakers)
+
+    def decode_stream(self, codes: CodeStreams, speaker: npt.NDArray[np.float32], groups: int = 5) -> Iterator[Wave]:
+        """Yields speech `groups` complete groups of 120 ms at a time, for who plays it while codes still come.
+
+        Raises:
+            ConfigError: The folder has no decoder or no vocoder.
+        """
+        return self._spoken().stream(codes, speaker, groups)
+
+    def _spoken(self) -> SpeechDecoder:
         if self._decoder is None:
             raise ConfigError(f"codec 'nano' cannot decode: there is no {DECODER} in '{self._folder}'")
-        return self._decoder.speak(streams, speakers)
+        return self._decoder
 
     def _network(self, name: str) -> Path:
         return self._folder / (name.replace(".onnx", ".int8.onnx") if self.quant_bits == _SMALL_BITS else name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ from data_engine.tokens.layout import num_groups
 FRAMES_PER_GROUP, GROUP_SAMPLES, SPEAKER_SIZE = 12, 1920, 256
 _MEL = MelSettings()
 _SEED = 0
+_WHOLE_GROUPS, _OVERLAP = 500, 16
+"""A minute at once, and two seconds around it."""
 
 
 class SpeechDecoder:
@@ -51,26 +53,66 @@ class SpeechDecoder:
         """
         return [self._one(stream, speaker) for stream, speaker in zip(streams, speakers, strict=True)]
 
-    def _one(self, stream: CodeStreams, speaker: Floats) -> Wave:
-        groups = num_groups(len(stream.vq02), len(stream.vq06))
+    def stream(
+        self, codes: CodeStreams, speaker: Floats, groups: int = 5, behind: int = 8, ahead: int = 4
+    ) -> Iterator[Wave]:
+        """Yields the speech of `groups` groups of 120 ms after the other, each made with what lies around it only.
+
+        Args:
+            codes: Codes of one utterance.
+            speaker: Unit-length embedding [256].
+            groups: Groups of a chunk.
+            behind: Groups before a chunk that are decoded again for it.
+            ahead: Groups after a chunk that must be there before it is spoken: the delay.
+
+        Raises:
+            ConfigError: There is no vocoder, or the embedding has another size.
+        """
+        if self._vocoder is None:
+            raise ConfigError("speech in chunks needs a vocoder: Griffin-Lim finds the phases of a whole utterance")
+        _check(speaker)
+        total = num_groups(len(codes.vq02), len(codes.vq06))
+        for first in range(0, total, groups):
+            last, start = min(first + groups, total), max(0, first - behind)
+            stop = min(last + ahead, total)
+            wave = self._wave(self._mel(codes, speaker, start, stop), (stop - start) * GROUP_SAMPLES)
+            yield np.clip(wave[(first - start) * GROUP_SAMPLES : (last - start) * GROUP_SAMPLES], -0.999, 0.999)
+
+    def _one(self, codes: CodeStreams, speaker: Floats) -> Wave:
+        groups = num_groups(len(codes.vq02), len(codes.vq06))
         if not groups:
             return np.zeros(0, np.float32)
-        if speaker.shape != (SPEAKER_SIZE,):
-            raise ConfigError(f"the token decoder needs speaker embeddings of {SPEAKER_SIZE} numbers: choose the role "
-                              f"speaker 'resemblyzer'; this one has shape {speaker.shape}")  # fmt: skip
-        shape = (1, groups * FRAMES_PER_GROUP, _MEL.n_mels)
-        noise = np.random.default_rng(_SEED).standard_normal(shape, np.float32) * self._temperature
-        inputs = {
-            "linguistic": stream.vq02[None, : 2 * groups].astype(np.int64),
-            "semantic": stream.vq06[None, : 3 * groups].astype(np.int64),
-            "speaker": speaker[None].astype(np.float32), "noise": noise,
-        }  # fmt: skip
-        mel = self._decoder.run(["mel"], inputs)[0][0]
-        wave = self._wave(np.concatenate([mel, mel[-1:]]), groups * GROUP_SAMPLES)
+        _check(speaker)
+        if self._vocoder is not None and groups > _WHOLE_GROUPS:  # memory stays flat however long the speech is
+            return np.concatenate(list(self.stream(codes, speaker, _WHOLE_GROUPS, _OVERLAP, _OVERLAP)))
+        wave = self._wave(self._mel(codes, speaker, 0, groups), groups * GROUP_SAMPLES)
         return np.asarray(wave * np.float32(0.999 / max(0.999, float(np.abs(wave).max()))), np.float32)
+
+    def _mel(self, codes: CodeStreams, speaker: Floats, start: int, stop: int) -> Floats:
+        """Returns natural log mel of groups start..stop, one frame longer: the last one is said twice."""
+        inputs = {
+            "linguistic": codes.vq02[None, 2 * start : 2 * stop].astype(np.int64),
+            "semantic": codes.vq06[None, 3 * start : 3 * stop].astype(np.int64),
+            "speaker": speaker[None].astype(np.float32), "noise": self._temperature * _noise(start, stop)[None],
+        }  # fmt: skip
+        mel: Floats = self._decoder.run(["mel"], inputs)[0][0]
+        return np.concatenate([mel, mel[-1:]])
 
     def _wave(self, mel: Floats, num_samples: int) -> Wave:
         if self._vocoder is None:
             return griffin_lim(np.sqrt(mel_to_power(np.exp(mel), _MEL)), num_samples, _MEL)
         spectrum = self._vocoder.run(["spectrum"], {"mel": mel[None]})[0][0]
         return inverse_spectrum(spectrum, _MEL.hop)[:num_samples]
+
+
+def _noise(start: int, stop: int) -> Floats:
+    """Returns where flow matching starts, [12 groups, 80]; a group's noise is the same in a chunk and in the whole."""
+    shape = (FRAMES_PER_GROUP, _MEL.n_mels)
+    drawn = [np.random.default_rng([_SEED, group]).standard_normal(shape, np.float32) for group in range(start, stop)]
+    return np.concatenate(drawn)
+
+
+def _check(speaker: Floats) -> None:
+    if speaker.shape != (SPEAKER_SIZE,):
+        raise ConfigError(f"the token decoder needs speaker embeddings of {SPEAKER_SIZE} numbers: choose the role "
+                          f"speaker 'resemblyzer'; this one has shape {speaker.shape}")  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +114,20 @@ class StepAudioCodec:
         Raises:
             ConfigError: No decoder was given.
         """
+        return self._spoken().speak(streams, speakers)
+
+    def decode_stream(self, codes: CodeStreams, speaker: npt.NDArray[np.float32], groups: int = 5) -> Iterator[Wave]:
+        """Yields speech `groups` complete groups of 120 ms at a time, for who plays it while codes still come.
+
+        Raises:
+            ConfigError: No decoder was given or no vocoder.
+        """
+        return self._spoken().stream(codes, speaker, groups)
+
+    def _spoken(self) -> SpeechDecoder:
         if self._decoder is None:
             raise ConfigError(_NO_DECODER)
-        return self._decoder.speak(streams, speakers)
+        return self._decoder
 
     def _semantic_file(self) -> Path:
         if self._semantic_path is None:

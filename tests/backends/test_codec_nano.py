@@ -105,6 +105,28 @@ def test_the_inverse_transform_is_that_of_torch():
     np.testing.assert_allclose(inverse_spectrum(spectrum, 160), theirs[0].numpy(), atol=2e-4)
 
 
+@pytest.mark.parametrize("groups", [3, 5])
+def test_speech_in_chunks_is_the_speech_of_the_whole(codec, speech, groups):
+    streams = codec.encode([speech[16000:96500]])[0]
+    speaker = np.eye(256, dtype=np.float32)[2]
+    whole = codec.decode([streams], [speaker])[0]
+    chunks = list(codec.decode_stream(streams, speaker, groups))
+    assert [len(chunk) for chunk in chunks[:-1]] == [groups * 1920] * (len(chunks) - 1)
+    together = np.concatenate(chunks)
+    scale = whole @ together / (together @ together)  # the whole is made quieter where it would clip
+    assert len(together) == len(whole)
+    assert np.abs(scale * together - whole).max() < 0.02 * np.abs(whole).max()
+
+
+def test_long_speech_is_decoded_a_minute_at_a_time_without_a_seam(codec, speech):
+    streams = codec.encode([np.tile(speech[:160000], 8)])[0]
+    speaker = np.eye(256, dtype=np.float32)[2]
+    by_minutes = codec.decode([streams], [speaker])[0]
+    elsewhere_cut = np.concatenate(list(codec.decode_stream(streams, speaker, 333)))
+    assert len(by_minutes) == 666 * 1920
+    assert np.abs(by_minutes - elsewhere_cut).max() < 0.02 * np.abs(by_minutes).max()
+
+
 def test_without_a_decoder_decoding_says_what_is_missing(folder, tmp_path):
     for name in ("encoder.onnx", "linguistic_tokenizer.npy", "speech_tokenizer_v1.onnx"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

@@ -1,0 +1,1 @@
+"""Measures the shipped small speech models: `python -m data_engine.training.evaluation`."""

@@ -5,7 +5,7 @@ PYTHON := $(shell command -v $(PYTHON) || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --no-warn-conflicts -c constraints.txt
 
-.PHONY: setup setup-dev demo test test-airflow test-serving lint bench chaos clean
+.PHONY: setup setup-dev demo test test-airflow test-serving bench-serving lint bench evaluate-models chaos clean
 
 setup: .venv/.setup
 setup-dev: .venv/.setup-dev
@@ -46,6 +46,9 @@ test-airflow: setup-dev .venv-airflow/.setup
 test-serving: setup-dev .venv-serving/.setup
 	$(BIN)/python -m pytest -n 0 tests/serving
 
+bench-serving: setup-dev .venv-serving/.setup
+	$(BIN)/python -m tests.serving.throughput
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +56,11 @@ lint: setup-dev
 
 bench: setup-dev
 	$(BIN)/python -m tests.bench
+
+# Measures the small speech models: configs/training/evaluate.yaml. ROWS="linguistic speed" measures some rows only.
+ROWS ?=
+evaluate-models: setup-dev
+	$(BIN)/python -m data_engine.training.evaluation --config configs/training/evaluate.yaml $(ROWS)
 
 # Processes of real runs are killed at random moments: nothing may be lost, doubled or changed. About 15 minutes.
 SEED ?= 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from data_engine.models.onnx_storage import store_halves
 from data_engine.models.token_decoder import MEL_BANDS, SPEAKER_SIZE, CodeConditioner, FlowEstimator, sample
 from data_engine.models.vocoder import Vocoder
 
@@ -64,6 +65,7 @@ def export_decoder(module: ExportedDecoder, path: Path) -> None:
         dynamic_axes={"linguistic": {1: "words"}, "semantic": {1: "sounds"}, "noise": {1: "frames"},
                       "mel": {1: "frames"}},
     )  # fmt: skip
+    store_halves(path)
 
 
 def export_vocoder(vocoder: Vocoder, path: Path) -> None:
@@ -73,3 +75,4 @@ def export_vocoder(vocoder: Vocoder, path: Path) -> None:
         input_names=["mel"], output_names=["spectrum"],
         dynamic_axes={"mel": {1: "frames"}, "spectrum": {1: "frames"}},
     )  # fmt: skip
+    store_halves(path)

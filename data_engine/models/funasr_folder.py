@@ -1,8 +1,14 @@
-"""Writes a linguistic encoder as a folder that `funasr.AutoModel` loads: a Paraformer without decoder, CTC only."""
+"""Writes a linguistic encoder as a folder that `funasr.AutoModel` loads: a Paraformer without decoder, CTC only.
+
+`python -m data_engine.models.funasr_folder SOURCE TARGET` makes one of shipped `encoder.onnx` and `tokens.json`, and
+puts the codebook beside it: what codec `step-audio` takes as `linguistic`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,9 @@ import yaml
 
 from data_engine.models.kaldi_fbank import BANDS, LFR_STACK, LFR_STEP, SAMPLE_RATE
 from data_engine.models.linguistic_encoder import ENCODER, INPUT_SIZE, LinguisticEncoder
+from data_engine.models.onnx_storage import HALF
+
+CODEBOOK = "linguistic_tokenizer.npy"
 
 
 def write_funasr(model: LinguisticEncoder, tokens: Sequence[str], folder: Path) -> None:
@@ -38,6 +47,20 @@ def write_funasr(model: LinguisticEncoder, tokens: Sequence[str], folder: Path) 
     (folder / "configuration.json").write_text(text, encoding="utf-8")
 
 
+def read_onnx(path: Path) -> LinguisticEncoder:
+    """Returns the model of an `encoder.onnx`; its frame head, which only training needs, stays as it was drawn."""
+    import onnx
+    from onnx import numpy_helper
+
+    found = {
+        weight.name.removesuffix(HALF).removeprefix("model."): torch.from_numpy(numpy_helper.to_array(weight).copy())
+        for weight in onnx.load(path).graph.initializer
+    }
+    model = LinguisticEncoder(len(found["ctc.bias"]), ENCODER)
+    model.load_state_dict({**model.state_dict(), **found})
+    return model.eval()
+
+
 def _config() -> dict[str, Any]:
     frontend = {
         "fs": SAMPLE_RATE, "window": "hamming", "n_mels": BANDS, "frame_length": 25, "frame_shift": 10,
@@ -59,3 +82,18 @@ def mean_and_scale(mean: npt.NDArray[np.float32], scale: npt.NDArray[np.float32]
         return f"<{name}> {len(values)} {len(values)}\n<LearnRateCoef> 0 [ {numbers} ]\n"
 
     return f"<Nnet>\n{component('AddShift', mean)}{component('Rescale', scale)}</Nnet>\n"
+
+
+def main() -> None:
+    """Runs `python -m data_engine.models.funasr_folder SOURCE TARGET`."""
+    parser = argparse.ArgumentParser(description="Writes a FunASR folder from an exported linguistic encoder.")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    arguments = parser.parse_args()
+    tokens = json.loads((arguments.source / "tokens.json").read_text(encoding="utf-8"))
+    write_funasr(read_onnx(arguments.source / "encoder.onnx"), tokens, arguments.target)
+    shutil.copyfile(arguments.source / CODEBOOK, arguments.target / CODEBOOK)
+
+
+if __name__ == "__main__":
+    main()

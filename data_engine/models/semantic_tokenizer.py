@@ -7,11 +7,13 @@ al. 2023 (arXiv 2309.15505): six dimensions of four levels each. Its ONNX has th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from data_engine.models.onnx_storage import store_halves
 from data_engine.models.whisper_mel import BANDS
 
 LEVELS, DIMENSIONS = 4, 6
@@ -145,3 +147,4 @@ def export(encoder: SemanticEncoder, path: str) -> None:
         dynamic_axes={"feats": {0: "batch", 2: "frames"}, "feats_length": {0: "batch"},
                       "indices": {0: "batch", 1: "tokens"}},
     )  # fmt: skip
+    store_halves(Path(path))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from data_engine.core.config import Settings
 from data_engine.training.speech.augment import AugmentSettings, disturbed, masked, warp_factor
 from data_engine.training.speech.spoken import SAMPLE_RATE, Wave, resampled
-from data_engine.training.speech.waves import Part, Utterance
+from data_engine.training.speech.waves import PITCH_HOP, Part, Utterance
 
 Floats = npt.NDArray[np.float32]
 Features = Callable[[Wave], Floats]
@@ -47,6 +47,7 @@ class Batch:
         phones: Token ids to be found by CTC, one after the other.
         phone_counts: How many of them each utterance has.
         frames: Token id of each model frame or UNKNOWN, [utterances, model frames].
+        pitch: log2 of F0 in Hz at the centre of each model frame, NaN where unvoiced or not known, the same shape.
         seconds: Audio without padding.
     """
 
@@ -55,6 +56,7 @@ class Batch:
     phones: npt.NDArray[np.int64]
     phone_counts: npt.NDArray[np.int64]
     frames: npt.NDArray[np.int64]
+    pitch: Floats
     seconds: float
 
 
@@ -87,6 +89,15 @@ def frame_labels(utterance: Utterance, count: int, grid: Grid, factor: float) ->
     found = np.searchsorted(utterance.ends * factor, centres, side="right")
     labels: npt.NDArray[np.int64] = utterance.phones[np.minimum(found, len(utterance.phones) - 1)]
     return labels
+
+
+def frame_pitch(utterance: Utterance, count: int, grid: Grid, factor: float) -> Floats:
+    """Returns log2 of F0 in Hz at the centre of each model frame; stretching to `factor` lowers it by that factor."""
+    if utterance.pitch is None:
+        return np.full(count, np.nan, np.float32)
+    near = ((grid.centre + grid.samples * np.arange(count)) / (factor * PITCH_HOP)).astype(np.int64)
+    found = utterance.pitch[np.minimum(near, len(utterance.pitch) - 1)] - np.log2(factor)
+    return np.asarray(found, np.float32)
 
 
 class Batches:
@@ -141,11 +152,13 @@ def collate(examples: Sequence[tuple[Floats, Utterance, float]], grid: Grid) -> 
     lengths = np.array([len(features) for features, _, _ in examples], np.int64)
     padded = np.zeros((len(examples), int(lengths.max()), examples[0][0].shape[1]), np.float32)
     labels = np.full((len(examples), grid.count(int(lengths.max()))), UNKNOWN, np.int64)
+    pitch = np.full(labels.shape, np.nan, np.float32)
     for number, (features, utterance, factor) in enumerate(examples):
         padded[number, : len(features)] = features
         count = grid.count(len(features))
         labels[number, :count] = frame_labels(utterance, count, grid, factor)
+        pitch[number, :count] = frame_pitch(utterance, count, grid, factor)
     spoken = [utterance.spoken for _, utterance, _ in examples]
     seconds = sum(len(utterance.wave) * factor for _, utterance, factor in examples) / SAMPLE_RATE
     counts = np.array([len(phones) for phones in spoken], np.int64)
-    return Batch(padded, lengths, np.concatenate(spoken), counts, labels, seconds)
+    return Batch(padded, lengths, np.concatenate(spoken), counts, labels, pitch, seconds)

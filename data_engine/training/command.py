@@ -10,8 +10,8 @@ from data_engine.core.config import override, read_yaml, validate
 from data_engine.core.errors import ConfigError, MissingExtraError
 
 MODELS: dict[str, tuple[str, str]] = {
-    "linguistic": ("data_engine.training.linguistic", "TokenizerSettings"),
-    "semantic": ("data_engine.training.semantic", "TokenizerSettings"),
+    "linguistic": ("data_engine.training.linguistic_release", "TokenizerSettings"),
+    "semantic": ("data_engine.training.semantic", "SemanticSettings"),
     "decoder": ("data_engine.training.decoder", "DecoderSettings"),
     "vocoder": ("data_engine.training.vocoder", "VocoderSettings"),
     "speaker-lm": ("data_engine.training.speaker_lm", "SpeakerSettings"),

@@ -21,24 +21,33 @@ from data_engine.core.ids import seed_of
 from data_engine.core.schema import load_schema
 from data_engine.io.shards import PartWriter, committed_parts, marker_name
 from data_engine.io.storage import Storage
-from data_engine.training.speech import teacher_espeak, teacher_flite, texts
+from data_engine.training.speech import closed_teacher, teacher_espeak, teacher_flite, texts
 from data_engine.training.speech.real_speech import manifest, speechocean
 from data_engine.training.speech.spoken import SAMPLE_RATE, Spoken, row_of
 from data_engine.training.speech.texts import Sentence
 
 TABLE = "segments"
 Drawn = Literal["flite", "espeak", "espeak_zh", "rendered"]
-Kind = Drawn | Literal["real", "test_teachers", "test_zh", "test_ocean", "test_real"]
+Closed = Literal["qa", "test_qa", "closed", "test_closed"]
+Kind = Drawn | Closed | Literal["real", "test_teachers", "test_zh", "test_ocean", "test_real"]
 _VOICE_SECONDS, _VOICES = 12.0, 60
 _TEACHER_TEST = 40
 
 
 class PartSettings(Settings):
-    """A part of the corpus: who speaks, into how many shards, how many utterances each (real speech: all of it)."""
+    """A part of the corpus: who speaks, into how many shards, how many utterances each (real speech: all of it).
+
+    Attributes:
+        kind: Who speaks; `qa` and `closed` are the speaker LM's closed domains.
+        shards: Shards of the part.
+        utterances: Utterances of each; of `closed` sentences of each, in every voice; `qa` has all of its world.
+        renditions: How often each voice of `qa` asks each question.
+    """
 
     kind: Kind
     shards: int = 1
     utterances: int = 400
+    renditions: int = 2
 
 
 class CorpusSettings(Settings):
@@ -112,6 +121,18 @@ def utterances(config: CorpusSettings, part: PartSettings, shard: int) -> Iterat
             yield from _teacher_test(config, part.kind == "test_zh")
         case "flite" | "espeak" | "espeak_zh" | "rendered":
             yield from islice(_drawn(config, part.kind, shard, rng), part.utterances)
+        case "qa" | "test_qa" | "closed" | "test_closed":
+            yield from _closed(part, part.kind, shard)
+
+
+def _closed(part: PartSettings, kind: Closed, shard: int) -> Iterator[Spoken]:
+    test = kind.startswith("test_")
+    if kind.endswith("qa"):
+        lines = closed_teacher.qa_lines(test, part.renditions)
+    else:
+        lines = closed_teacher.closed_lines(test, part.utterances * part.shards)
+    spoken = (closed_teacher.spoken_line(line) for line in islice(lines, shard, None, part.shards))
+    yield from (utterance for utterance in spoken if utterance is not None)
 
 
 def _drawn(config: CorpusSettings, kind: Drawn, shard: int, rng: np.random.Generator) -> Iterator[Spoken]:

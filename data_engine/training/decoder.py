@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from data_engine.core.config import Settings
 from data_engine.models.codec_views import normalise_peak
+from data_engine.models.decoder_export import ExportedDecoder, export_decoder
 from data_engine.models.features import MelSettings, log_mel
 from data_engine.models.semantic_tokenizer import NUM_CODES
 from data_engine.models.token_decoder import CodeConditioner, FlowEstimator, flow_loss
 from data_engine.training.codes import CodedPart, load_coded
-from data_engine.training.loop import LoopSettings, Training
+from data_engine.training.loop import LoopSettings, Training, halve
 
 GROUP_SAMPLES, GROUP_FRAMES = 1920, 12
 MEL_MEAN, MEL_SCALE = -5.0, 2.5
@@ -35,6 +36,7 @@ class DecoderSettings(Settings):
         segments: Segments of a batch.
         groups: Groups of 120 ms in a segment.
         corrupted: Share of codes replaced at random in a third of the batches.
+        flow_steps: Euler steps of flow matching in the finished file; 0: the deterministic estimate alone.
         loop: How long and how fast.
     """
 
@@ -46,6 +48,7 @@ class DecoderSettings(Settings):
     segments: int = 12
     groups: int = 20
     corrupted: float = 0.08
+    flow_steps: int = 6
     loop: LoopSettings = LoopSettings()
 
 
@@ -107,7 +110,7 @@ def losses_of(model: TokenDecoder, batch: Segments) -> dict[str, Tensor]:
 
 
 def train(config: DecoderSettings) -> None:
-    """Trains from scratch, or goes on from the checkpoint in `config.output`."""
+    """Trains from scratch, or goes on from the checkpoint in `config.output`; writes `decoder.onnx` at the end."""
     torch.set_num_threads(1)
     torch.manual_seed(config.loop.seed)
     parts = load_coded(config.cache, config.codes, list(config.weights))
@@ -124,3 +127,11 @@ def train(config: DecoderSettings) -> None:
         return {name: round(float(np.mean([losses[name].item() for losses in found])), 4) for name in found[0]}
 
     training.run(step, evaluate)
+    release(model, config)
+
+
+def release(model: TokenDecoder, config: DecoderSettings) -> None:
+    """Writes `decoder.onnx` with the weights in half precision."""
+    halve(model.eval())
+    exported = ExportedDecoder(model.conditioner, model.flow, config.flow_steps, MEL_MEAN, MEL_SCALE)
+    export_decoder(exported, config.output / "decoder.onnx")

@@ -25,6 +25,7 @@ class LoopSettings(Settings):
         minutes: Budget in minutes of processor time, so that a busy machine or a stopped process takes nothing from
             it; the learning rate falls along a cosine to a fiftieth of its peak over it. A larger budget given to a
             finished training goes on with it; a smaller one given to a running one ends it sooner.
+        steps: Budget in steps instead, for trainings that are to be compared; 0 for none.
         rate: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
         clip: Largest norm of the gradient.
@@ -35,6 +36,7 @@ class LoopSettings(Settings):
     """
 
     minutes: float = 50.0
+    steps: int = 0
     rate: float = 1e-3
     warmup: int = 150
     clip: float = 3.0
@@ -58,6 +60,13 @@ class Progress:
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Sets a model to the weights of the checkpoint in a folder."""
     model.load_state_dict(torch.load(folder / "state.pt", weights_only=True)["model"])
+
+
+def halve(model: nn.Module) -> None:
+    """Rounds the weights to half precision, as they ship, so that everything made of them later is made of the same."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.half())
 
 
 class Training:
@@ -104,8 +113,7 @@ class Training:
             losses: Step number to the weighted losses of its batch, which are summed, and its seconds of audio.
             evaluate: Figures of the model as it is.
         """
-        budget = self.settings.minutes * 60
-        while self.progress.spent < budget:
+        while self.share() < 1:
             began = time.process_time()
             found = self._step(losses)
             self.progress.spent += time.process_time() - began
@@ -115,10 +123,15 @@ class Training:
         self._evaluate(evaluate)
         self.save()
 
+    def share(self) -> float:
+        """Returns how much of the budget is spent, 0..1."""
+        if self.settings.steps:
+            return min(self.progress.step / self.settings.steps, 1.0)
+        return min(self.progress.spent / (self.settings.minutes * 60), 1.0)
+
     def rate(self) -> float:
         """Returns the learning rate of the next step."""
-        share = min(self.progress.spent / (self.settings.minutes * 60), 1.0)
-        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2
+        cosine = 0.02 + 0.98 * (1 + math.cos(math.pi * self.share())) / 2
         return self.settings.rate * cosine * min(1.0, (self.progress.step + 1) / self.settings.warmup)
 
     def _step(self, losses: Callable[[int], tuple[Losses, float]]) -> Losses:

@@ -6,7 +6,7 @@ Tasks and templates: Step-Audio (arXiv 2502.11946) for TTS and TQTA, Step-Audio-
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,12 @@ from data_engine.core.config import BackendChoice, Settings
 from data_engine.core.errors import ConfigError
 from data_engine.export.tokenizer import read_document
 from data_engine.tokens.compact import CompactVocabulary
+from data_engine.tokens.interleave import Interleaving
 from data_engine.tokens.vocabulary import TEXT_SIZE
 from data_engine.training.loop import LoopSettings, Training
+from data_engine.training.qa_examples import answer_examples, closed_examples
 from data_engine.training.speaker_examples import (
+    Coded,
     Example,
     aqaa_examples,
     cloning_examples,
@@ -57,10 +60,16 @@ class SpeakerSettings(Settings):
         corpus: Folder of the training corpus: more cloning examples, of the parts named in `parts`.
         codes: Folder that `data_engine.training.codes` made of it.
         parts: Parts of the corpus.
+        questions: Parts with the closed world of questions: AQTAA, AQAA, AQTA and TQTA examples.
+        sentences: Parts with the closed domain of sentences to speak: TTS examples.
+        num_text: Text ids per round of an AQTAA answer of `questions`.
+        num_audio: Audio ids per round.
         tokenizer: Text tokenizer.
         vocabulary: `compact` leaves out text ids that the tokenizer has not, `full` keeps Step-Audio's 65,536.
         network: Shape of the model.
         batch_ids: Ids of a batch, with padding.
+        batch_examples: Most examples of a batch, for trainings that are to see the same number of them; 0 for all
+            that fit.
         longest: Longer examples are left out.
         loop: How long and how fast.
     """
@@ -72,10 +81,15 @@ class SpeakerSettings(Settings):
     corpus: Path | None = None
     codes: Path | None = None
     parts: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+    num_text: int = 10
+    num_audio: int = 15
     tokenizer: BackendChoice = BackendChoice(name="bpe")
     vocabulary: Literal["compact", "full"] = "compact"
     network: NetworkSettings = NetworkSettings()
     batch_ids: int = 6000
+    batch_examples: int = 0
     longest: int = 1536
     loop: LoopSettings = LoopSettings()
 
@@ -102,17 +116,24 @@ def read_examples(config: SpeakerSettings, tokenizer: BpeTokenizer, vocabulary: 
     found: list[Example] = []
     for output in config.outputs:
         found += aqaa_examples(output, tuple(config.weights), tokenizer.revision, vocabulary)
-    spoken = [list(coded_segments(output)) for output in config.segments]
-    if config.corpus and config.codes:
-        spoken += [list(coded_corpus(config.corpus / p, config.codes / f"{p}.npz")) for p in config.parts]
-    for utterances in spoken:
-        found += cloning_examples(utterances, tokenizer, vocabulary, config.loop.seed)
+    seed, settings = config.loop.seed, Interleaving(num_text=config.num_text, num_audio=config.num_audio)
+    for utterances in [*(list(coded_segments(output)) for output in config.segments), *_coded(config, config.parts)]:
+        found += cloning_examples(utterances, tokenizer, vocabulary, seed)
+    for utterances in _coded(config, config.questions):
+        found += answer_examples(utterances, tuple(config.weights), tokenizer, vocabulary, settings, seed)
+    for utterances in _coded(config, config.sentences):
+        found += closed_examples(utterances, tokenizer, vocabulary, seed)
     kept = [example for example in found if len(example.ids) <= min(config.longest, config.network.positions)]
     missing = sorted(set(config.weights) - {example.type for example in kept if not example.held_out})
     if missing:
         raise ConfigError(f"there are no training examples of {', '.join(missing)}; give outputs, segments or corpus "
                           "and codes that have some, or take the task out of weights")  # fmt: skip
     return kept
+
+
+def _coded(config: SpeakerSettings, parts: Sequence[str]) -> Iterator[list[Coded]]:
+    if config.corpus and config.codes:
+        yield from (list(coded_corpus(config.corpus / part, config.codes / f"{part}.npz")) for part in parts)
 
 
 class Tasks:
@@ -122,22 +143,25 @@ class Tasks:
         examples: To draw from.
         weights: Share of each task.
         batch_ids: Ids of a batch, with padding.
+        most: Most examples of a batch; 0 for all that fit.
     """
 
-    def __init__(self, examples: Sequence[Example], weights: Mapping[Any, float], batch_ids: int) -> None:
+    def __init__(
+        self, examples: Sequence[Example], weights: Mapping[Any, float], batch_ids: int, most: int = 0
+    ) -> None:
         by_type: dict[str, list[Example]] = defaultdict(list)
         for example in sorted(examples, key=lambda example: len(example.ids)):
             by_type[example.type].append(example)
         self._examples = dict(by_type)
         self._names = sorted(name for name in weights if name in by_type)
         shares = np.array([weights[name] for name in self._names])
-        self._shares, self._batch_ids = shares / shares.sum(), batch_ids
+        self._shares, self._batch_ids, self._most = shares / shares.sum(), batch_ids, most or batch_ids
 
     def batch(self, rng: np.random.Generator) -> list[Example]:
         """Returns a random example with its neighbours in length, as many as fit."""
         examples = self._examples[self._names[rng.choice(len(self._names), p=self._shares)]]
         last = int(rng.integers(len(examples)))
-        count = max(1, self._batch_ids // len(examples[last].ids))
+        count = min(self._most, max(1, self._batch_ids // len(examples[last].ids)))
         # A window of twice the size, half of it drawn: an example does not always meet the same ones.
         window = np.arange(max(0, last + 1 - 2 * count), last)
         drawn = rng.permutation(window)[: count - 1]
@@ -181,7 +205,7 @@ def train(config: SpeakerSettings) -> None:
     used = used_text_ids(read_document(config.tokenizer)) if config.vocabulary == "compact" else TEXT_SIZE
     vocabulary = CompactVocabulary(used)
     examples = read_examples(config, tokenizer, vocabulary)
-    drawn = Tasks([e for e in examples if not e.held_out], config.weights, config.batch_ids)
+    drawn = Tasks([e for e in examples if not e.held_out], config.weights, config.batch_ids, config.batch_examples)
     held_out = [e for e in examples if e.held_out][:200]
     model = network(config.network, vocabulary)
     training = Training(model, config.output, config.loop)

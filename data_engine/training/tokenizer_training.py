@@ -38,8 +38,10 @@ class TokenizerSettings(Settings):
         ctc: Weight of the CTC loss per phone.
         frames: Weight of the cross-entropy of frames.
         reconstruction: Weight of the mel reconstruction (semantic tokenizer).
+        pitch: Weight of the pitch that is read from single codes (semantic tokenizer).
         tests: Parts that test.
         test_utterances: Most utterances of a source that are tested while training.
+        weights_on_grid: Moves the weights that ship to a grid of 8 bits, so that `training.quantise` changes no code.
     """
 
     output: Path
@@ -49,8 +51,10 @@ class TokenizerSettings(Settings):
     ctc: float = 0.5
     frames: float = 1.0
     reconstruction: float = 0.0
+    pitch: float = 0.0
     tests: tuple[str, ...] = ("test_teachers", "test_zh", "test_ocean", "test_real")
     test_utterances: int = 60
+    weights_on_grid: bool = False
 
 
 def phone_losses(

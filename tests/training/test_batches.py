@@ -1,12 +1,14 @@
 """Batches: a step number decides everything, labels lie where the phones are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from data_engine.models.whisper_mel import whisper_log_mel
-from data_engine.training.batches import UNKNOWN, Batches, BatchSettings, Grid, frame_labels
+from data_engine.training.batches import UNKNOWN, Batches, BatchSettings, Grid, frame_labels, frame_pitch
 from data_engine.training.speech.augment import AugmentSettings, disturbed
-from data_engine.training.speech.waves import Part, Utterance
+from data_engine.training.speech.waves import Part, Utterance, pitch_frames
 
 GRID = Grid(whisper_log_mel, 640, 240, 4)
 QUIET = AugmentSettings(warp=0, equalise=0, room=0, noise=0, band_limit=0, mask=0)
@@ -17,10 +19,13 @@ def part(name, timed, utterances=12, seconds=1.0):
     length = np.full(utterances, int(16000 * seconds))
     counts = np.full(utterances, 4)
     ends = np.tile((np.arange(1, 5) * length[0]) // 4, utterances) if timed else np.full(4 * utterances, -1)
+    frames = np.array([pitch_frames(int(samples)) for samples in length])
+    pitch = np.concatenate([np.linspace(7.0, 8.0, count) for count in frames]).astype(np.float32)
     return Part(
         name, rng.integers(-3000, 3000, length.sum()).astype(np.int16), np.cumsum(length) - length, length,
         np.cumsum(counts) - counts, counts, np.full(utterances, int(timed)), np.zeros(utterances, int),
-        np.zeros(utterances, int), ("made",), np.tile([5, 6, 7, 8], utterances), ends,
+        np.zeros(utterances, int), ("made",), np.tile([5, 6, 7, 8], utterances), ends, pitch,
+        np.cumsum(frames) - frames,
     )  # fmt: skip
 
 
@@ -68,3 +73,19 @@ def test_disturbed_speech_keeps_its_length_and_never_clips():
     assert changed.shape == wave.shape
     assert changed.dtype == np.float32
     assert np.abs(changed).max() < 1
+
+
+def test_pitch_is_read_at_the_centre_of_each_frame_and_falls_when_speech_is_stretched():
+    utterance = part("a", True).utterance(3)
+    plain = frame_pitch(utterance, 25, GRID, 1.0)
+    assert np.allclose(plain, 7.0 + (240 + 640 * np.arange(25)) // 160 / 100, atol=1e-6)
+    stretched = frame_pitch(utterance, 30, GRID, 1.2)
+    assert np.allclose(stretched[:25] + np.log2(1.2), 7.0 + (240 + 640 * np.arange(25)) / 1.2 / 16000, atol=0.011)
+
+
+def test_a_batch_carries_pitch_only_where_it_was_measured():
+    batches = Batches([part("a", True)], BatchSettings(weights={"a": 1}, augment=QUIET), GRID, 3)
+    assert np.isfinite(batches.batch(0).pitch[:, :24]).all()
+    unmeasured = replace(part("a", True), pitch=None)
+    batches = Batches([unmeasured], BatchSettings(weights={"a": 1}, augment=QUIET), GRID, 3)
+    assert np.isnan(batches.batch(0).pitch).all()

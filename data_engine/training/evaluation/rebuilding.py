@@ -8,6 +8,8 @@ from data_engine.backends.protocols import CodeStreams, Wave
 from data_engine.core.errors import ConfigError
 from data_engine.training.evaluation.bench import Bench
 from data_engine.training.evaluation.figures import Found, NotMeasuredError, mean_of, ratio_of
+from data_engine.training.evaluation.utterances import Spoken
+from data_engine.training.evaluation.words import WordCounts
 
 
 def decoded(bench: Bench, name: str, streams: list[CodeStreams]) -> list[Wave]:
@@ -32,11 +34,22 @@ def rebuilt(bench: Bench) -> dict[str, Found]:
         waves = decoded(bench, name, bench.streams(name))
         before, count = bench.original_words(name), len(waves)
         after = bench.words([one.text for one in bench.spoken(name)], waves)
-        rates = {"original": round(before.rate, 4), "rebuilt": round(after.rate, 4), "judge": bench.settings.judge.name}
+        rates = {"original": by_source(bench.spoken(name), before), "rebuilt": by_source(bench.spoken(name), after),
+                 "judge": bench.settings.judge.name}  # fmt: skip
         found[f"{name}_wer"] = bench.found(ratio_of(after.wrong - before.wrong, before.total), count, **rates)
         cosines = (bench.embedder.embed(waves) * bench.speakers(name)).sum(1)
         found[f"{name}_similarity"] = bench.found(mean_of(cosines), count)
     return found
+
+
+def by_source(spoken: list[Spoken], counts: WordCounts) -> dict[str, float]:
+    """Returns the word error rate of each source, and of all of them as `all`."""
+    sources = np.array([one.source for one in spoken])
+    rates = {"all": counts.rate}
+    for source in sorted(set(sources)):
+        of = sources == source
+        rates[str(source)] = WordCounts(counts.wrong[of], counts.total[of]).rate
+    return {name: round(rate, 4) for name, rate in rates.items()}
 
 
 def shuffled(bench: Bench) -> dict[str, Found]:

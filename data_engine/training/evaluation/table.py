@@ -43,8 +43,13 @@ def entries(row: str, found: Mapping[str, Found] | str, tokenizer_hash: str | No
 
 def merged(old: Results, new: Results, tokenizer_hash: str | None) -> Results:
     """Returns old and new entries together; old figures of other tokenizers go, and a reason replaces no figure."""
-    kept = {name: entry for name, entry in old.items() if entry.get("tokenizer_hash") == tokenizer_hash}
-    added = {name: entry for name, entry in new.items() if "not_measured" not in entry or name not in kept}
+    kept = {
+        name: entry for name, entry in old.items()
+        if "not_measured" in entry or entry["tokenizer_hash"] == tokenizer_hash
+    }  # fmt: skip
+    added = {
+        name: entry for name, entry in new.items() if "not_measured" not in entry or "value" not in kept.get(name, {})
+    }
     return kept | added
 
 

@@ -71,7 +71,9 @@ def texts_of(corpus: Path, name: str) -> list[str]:
     """
     storage = Storage(str(corpus / name))
     parts = committed_parts(storage, "segments") if (corpus / name).is_dir() else []
-    texts = [str(row["text"]) for p in parts for batch in read_batches(storage, p, ("text",)) for row in batch.to_pylist()]
+    texts = [
+        str(row["text"]) for p in parts for batch in read_batches(storage, p, ("text",)) for row in batch.to_pylist()
+    ]
     if not texts:
         raise NotMeasuredError(f"there is no '{corpus / name}'; {_MAKE}")
     return texts

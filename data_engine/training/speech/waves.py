@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from data_engine.io.audio import decode_bytes
-from data_engine.io.shards import committed_parts, read_batches
-from data_engine.io.storage import Storage
+from data_engine.loader import ShardDataset
 from data_engine.training.speech.phones import PAUSE, TOKEN_IDS
 from data_engine.training.speech.teacher_flite import pronounce
 
 Ints = npt.NDArray[np.int64]
+PITCH_HOP, PITCH_FILE = 160, "pitch.npy"
 COLUMNS = ("audio", "text", "speaker_id", "phones")
 _INDEX = ("start", "length", "phone_start", "phone_count", "timed", "speaker", "source")
 
@@ -40,6 +40,8 @@ class Part:
         sources: Names of the sources.
         phones: Token ids, pauses included where times are known.
         ends: First sample after each phone, counted from the start of its utterance.
+        pitch: log2 of F0 in Hz every 10 ms of each utterance, NaN where unvoiced or not measured; None: no file.
+        pitch_start: Where that of each utterance begins.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Part:
     sources: tuple[str, ...]
     phones: Ints
     ends: Ints
+    pitch: npt.NDArray[np.float32] | None
+    pitch_start: Ints
 
     def __len__(self) -> int:
         return len(self.start)
@@ -63,22 +67,35 @@ class Part:
         first, wave = int(self.phone_start[index]), int(self.start[index])
         chosen = slice(first, first + int(self.phone_count[index]))
         samples = self.wave[wave : wave + int(self.length[index])].astype(np.float32) / np.float32(32768)
-        return Utterance(samples, self.phones[chosen], self.ends[chosen] if self.timed[index] else None)
+        ends = self.ends[chosen] if self.timed[index] else None
+        return Utterance(samples, self.phones[chosen], ends, self._pitch(index))
+
+    def _pitch(self, index: int) -> npt.NDArray[np.float32] | None:
+        if self.pitch is None:
+            return None
+        first = int(self.pitch_start[index])
+        return np.asarray(self.pitch[first : first + pitch_frames(int(self.length[index]))])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Utterance:
-    """float32 [samples] at 16 kHz, token ids of its phones and, if known, the sample after each."""
+    """float32 [samples] at 16 kHz, token ids of its phones and, if known, the sample after each and the pitch."""
 
     wave: npt.NDArray[np.float32]
     phones: Ints
     ends: Ints | None
+    pitch: npt.NDArray[np.float32] | None = None
 
     @property
     def spoken(self) -> Ints:
         """Token ids without pauses, what CTC is to find."""
         spoken: Ints = self.phones[self.phones != TOKEN_IDS[PAUSE]]
         return spoken
+
+
+def pitch_frames(samples: int) -> int:
+    """Returns how many frames of 10 ms a pitch track of so many samples has."""
+    return samples // PITCH_HOP + 1
 
 
 def build(output: Path, cache: Path) -> int:
@@ -105,12 +122,9 @@ def build(output: Path, cache: Path) -> int:
 
 
 def _decoded(output: Path) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.int16]]]:
-    storage = Storage(str(output))
-    for part in committed_parts(storage, "segments"):
-        for batch in read_batches(storage, part, COLUMNS):
-            for row in batch.to_pylist():
-                samples, _ = decode_bytes(row["audio"]["bytes"])
-                yield row, np.rint(samples[0] * 32767).astype(np.int16)
+    for row in ShardDataset(str(output), "segments", columns=list(COLUMNS)):
+        samples, _ = decode_bytes(row["audio"]["bytes"])
+        yield row, np.rint(samples[0] * 32767).astype(np.int16)
 
 
 def _pronunciation(row: dict[str, Any]) -> tuple[list[str], list[int] | None]:
@@ -149,7 +163,12 @@ def _load(folder: Path, name: str) -> Part:
     with np.load(folder / "index.npz") as index:
         columns = {key: index[key] for key in (*_INDEX, "phones", "ends")}
     sources = tuple(json.loads((folder / "sources.json").read_text(encoding="utf-8")))
-    return Part(name, np.load(folder / "wave.npy", mmap_mode="r"), sources=sources, **columns)
+    pitch = np.load(folder / PITCH_FILE, mmap_mode="r") if (folder / PITCH_FILE).is_file() else None
+    frames = columns["length"] // PITCH_HOP + 1
+    return Part(
+        name, np.load(folder / "wave.npy", mmap_mode="r"), sources=sources, pitch=pitch,
+        pitch_start=np.cumsum(frames) - frames, **columns,
+    )  # fmt: skip
 
 
 def main() -> None:

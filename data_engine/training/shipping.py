@@ -1,0 +1,61 @@
+"""Collects what the trainings wrote into the folders that ship, with the pictures of their losses."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_engine.training.curves import draw
+
+CODEC = {
+    "linguistic": ("release/encoder.onnx", "release/linguistic_tokenizer.npy", "release/tokens.json"),
+    "semantic": ("speech_tokenizer_v1.onnx",),
+    "decoder": ("decoder.onnx",),
+    "vocoder": ("vocoder.onnx",),
+}
+"""Training -> its files in the codec's folder."""
+
+SPEAKER = "speaker-lm"
+
+
+def ship(trained: Path, assets: Path) -> Iterator[str]:
+    """Copies what is finished and yields a line for the model card per file: its name, size and hash.
+
+    Args:
+        trained: Folder of the trainings, `out/training`.
+        assets: `data_engine/assets`.
+    """
+    for name, files in CODEC.items():
+        if all((trained / name / file).is_file() for file in files):
+            for file in files:
+                yield _copy(trained / name / file, assets / "codec_nano" / Path(file).name)
+            draw(trained / name, assets / "codec_nano" / f"{name}.png", name)
+    released = trained / SPEAKER / "release"
+    for path in sorted(released.glob("*")):
+        yield _copy(path, assets / "speaker_lm" / path.name)
+    if released.is_dir():
+        draw(trained / SPEAKER, assets / "speaker_lm" / "losses.png", SPEAKER)
+
+
+def _copy(source: Path, target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    content = target.read_bytes()
+    return f"| `{target.name}` | {len(content) / 1e6:.2f} MB | `{hashlib.sha256(content).hexdigest()}` |"
+
+
+def main() -> None:
+    """Runs `python -m data_engine.training.shipping TRAINED ASSETS`."""
+    parser = argparse.ArgumentParser(description="Copies finished models into the folders that ship.")
+    parser.add_argument("trained", type=Path)
+    parser.add_argument("assets", type=Path)
+    arguments = parser.parse_args()
+    for line in ship(arguments.trained, arguments.assets):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -104,12 +104,9 @@ def plan(config: ConfigPath, sets: Sets = [], output: Output = None, as_json: As
         if as_json:
             print(json.dumps(described, ensure_ascii=False))
             return
-        for pipeline in described:
-            shards = "as many shards as synthesize" if pipeline["shards"] is None else f"{pipeline['shards']} shards"
-            typer.echo(f"{pipeline['pipeline']}: {shards}")
-            for stage in pipeline["stages"]:
-                table = f" -> {stage['table']}" if stage["table"] else ""
-                typer.echo(f"  {stage['group']:8} {stage['stage']:12} {stage['signature'][:12]}{table}")
+        from data_engine.tables import print_plan
+
+        print_plan(described)
 
 
 @app.command()
@@ -211,6 +208,23 @@ def mix(
         print(json.dumps(drawn, ensure_ascii=False)) if as_json else print_mixture(drawn)
 
 
+@app.command("filter")
+def filter_(
+    folder: Folder,
+    policy: Annotated[Path | None, typer.Option(help="YAML file of a policy, or the name of a shipped one.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the result; default that of the policy.")] = None,
+    use: Annotated[str | None, typer.Option(help="Give this earlier result force again; run: the run's own.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Count only, write nothing.")] = False,
+    runner: Annotated[str | None, typer.Option(help="local, dask, beam, or a third party's")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide again about the segments of a finished run by another policy, without a model; alone, show the results."""
+    from data_engine.console import filter_on_console
+
+    with sentences():
+        filter_on_console(folder, policy, name, use, dry_run, runner, as_json)
+
+
 @app.command()
 def export(
     folder: Folder,
@@ -218,13 +232,14 @@ def export(
     format: Annotated[str, typer.Option(help="trl or huggingface")] = "huggingface",
     split: Annotated[str | None, typer.Option(help="train, validation or test; default all.")] = None,
     mixture: Annotated[str | None, typer.Option(help="Only the rows of this mixture; see mix.")] = None,
+    decisions: Annotated[str | None, typer.Option(help="Drop by this filter result; see filter.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier export in that folder.")] = False,
 ) -> None:
     """Write the shards in another tool's format."""
     with sentences():
         from data_engine.export.catalog import export as export_to
 
-        written = export_to(folder, target, format, split, overwrite=overwrite, mixture=mixture)
+        written = export_to(folder, target, format, split, overwrite=overwrite, mixture=mixture, decisions=decisions)
         for name, count in written.rows.items():
             typer.echo(f"{name:24} {count:7} rows")
         for reason, count in written.left_out.items():
@@ -236,19 +251,9 @@ def export(
 def schemas(name: Annotated[str | None, typer.Argument(help="A schema; default all.")] = None) -> None:
     """Show the record types: columns, types, units, meaning."""
     with sentences():
-        from data_engine.core.errors import ConfigError
-        from data_engine.core.schema import known_schemas
+        from data_engine.tables import print_schemas
 
-        known = known_schemas()
-        chosen = [schema for schema in known if name in (None, schema.name, str(schema))]
-        if not chosen:
-            raise ConfigError(f"there is no schema '{name}'; known: {', '.join(s.name for s in known)}")
-        for schema in chosen:
-            typer.echo(f"{schema}: {schema.description}")
-            for field in schema.fields if name else ():
-                unit = f" [{field.unit}]" if field.unit else ""
-                null = "?" if field.nullable else ""
-                typer.echo(f"  {field.name}: {field.type}{null}{unit}  {field.description}")
+        print_schemas(name)
 
 
 @app.command()

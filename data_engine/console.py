@@ -119,6 +119,7 @@ def last_words(console: Any, outcome: Any) -> None:
     """Says what there is now and what to do next."""
     for table, parts in outcome.run["tables"].items():
         console.print(f"  {table:12} {sum(p['rows'] for p in parts):7} rows in {len(parts)} parts", highlight=False)
+    _say_decisions(console, outcome)
     console.print(f"output: {outcome.output}", highlight=False, soft_wrap=True)
     if outcome.dead:
         shards = ", ".join(str(report["shard"]) for report in outcome.dead[:5])
@@ -128,6 +129,54 @@ def last_words(console: Any, outcome: Any) -> None:
         return
     console.print(f"next: open {outcome.output}/report/index.html, or data-engine inspect {outcome.output} segments",
                   highlight=False, soft_wrap=True)  # fmt: skip
+
+
+def _say_decisions(console: Any, outcome: Any) -> None:
+    """Says who decides about the segments where `filter` was used in the folder."""
+    from data_engine.io.decisions import result_names
+    from data_engine.io.storage import Storage
+
+    names = result_names(Storage(outcome.output))
+    present = next((s["decisions"] for s in outcome.run["pipelines"].values() if s.get("decisions")), None)
+    if present:
+        console.print(f"  segments are decided by filter result '{present['name']}', not by the run's policy: "
+                      f"{present['kept']} of {present['rows']} kept", highlight=False, soft_wrap=True)  # fmt: skip
+    elif names:
+        console.print(f"  segments are decided by the run's policy; set aside: {', '.join(names)} "
+                      f"(data-engine filter {outcome.output} --use NAME)", highlight=False, soft_wrap=True)  # fmt: skip
+
+
+def filter_on_console(
+    folder: str, policy: Path | None, name: str | None, used: str | None, dry_run: bool, runner: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Decides again by a policy, gives an earlier result force, or shows the results; see `pipelines.filter`.
+
+    Raises:
+        ConfigError: More than one of these is asked for.
+    """
+    from data_engine.core.errors import ConfigError
+    from data_engine.tables import print_decisions, print_results
+    from pipelines.filter import filter_run, results, use
+    from pipelines.run import RunnerConfig
+
+    if (used and policy) or ((dry_run or name) and not policy):
+        raise ConfigError("filter takes --policy FILE (with --name, --dry-run), or --use NAME, or neither: to list")
+    chosen = RunnerConfig(kind=runner or "local")
+    if policy is None:
+        listed = use(folder, used, chosen) if used else results(folder)
+        print(json.dumps(listed, ensure_ascii=False)) if as_json else print_results(listed)
+        return
+    found = filter_run(folder, located(policy), name, dry_run, chosen)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    print_decisions(found)
+    if dry_run:
+        print("dry run: nothing was written")
+        return
+    print(f"in force: {found['name']}. Back: data-engine filter {folder} --use {found['compared_with']}")
+    print(f"voices stay those of the run's policy; next: data-engine report {folder}")
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from data_engine.core.errors import ConfigError
-from data_engine.core.schema import load_schema
+from data_engine.core.schema import known_schemas, load_schema
 from data_engine.io.shards import TABLE_SCHEMAS, committed_parts, read_batches
 from data_engine.io.storage import Storage
 
@@ -25,6 +25,9 @@ def print_status(state: Mapping[str, Any]) -> None:
         stale = "; what it reads was replayed: replay or run again to finish" if pipeline.get("stale") else ""
         console.print(f"[bold]{name}[/]: {done}{stale}")
         console.print(_stage_table(pipeline["stages"]))
+        if decided := pipeline.get("decisions"):
+            console.print(f"  segments: {decided['kept']} of {decided['rows']} kept, {_hours(decided)}, by filter "
+                          f"result '{decided['name']}', not by the run's policy", highlight=False)  # fmt: skip
         for report in pipeline["dead"]:
             console.print(f"  dead shard {report['shard']}: {report['reason']}", markup=False)
 
@@ -45,6 +48,65 @@ def _stage_table(stages: Sequence[Mapping[str, Any]]) -> Table:
             " ".join(f"{code}={count}" for code, count in why.items()),
         )  # fmt: skip
     return table
+
+
+def print_results(found: Mapping[str, Any]) -> None:
+    """Prints the filter results of a folder; `found` is what `pipelines.filter.results` returns."""
+    console = Console(soft_wrap=True, highlight=False)
+    own = {"name": "run", "policy": {"name": "as the run decided"}}
+    for result in (own, *found["results"]):
+        mark = "*" if result["name"] == found["in_force"] else " "
+        kept = f"{result['kept']} of {result['rows']} kept, {_hours(result)}" if "rows" in result else ""
+        console.print(f"{mark} {result['name']:16} {kept or result['policy']['name']}", markup=False)
+    console.print("* in force: what inspect, report, export, mix and the loader read")
+
+
+def print_decisions(result: Mapping[str, Any]) -> None:
+    """Prints what a policy decided: reasons, what is kept, what changed; see `runners.redecide`."""
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("reason")
+    for heading in ("segments", "for it alone"):
+        table.add_column(heading, justify="right")
+    for reason, counts in sorted(result["reasons"].items(), key=lambda item: -item[1]["rows"]):
+        table.add_row(reason, str(counts["rows"]), str(counts["alone"]))
+    console.print(table)
+    kept = f"keep {result['kept']}, drop {result['dropped']} of {result['rows']} segments"
+    console.print(f"{kept}; {_hours(result)} kept")
+    changed = {name: count for name, count in result["changed"].items() if count or name != "from_none"}
+    told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in changed.items())
+    console.print(f"against '{result['compared_with']}': {sum(changed.values())} decisions change ({told})")
+
+
+def _hours(counts: Mapping[str, Any]) -> str:
+    return f"{counts['seconds_kept']:.0f} s ({counts['seconds_kept'] / 3600:.3f} of {counts['seconds'] / 3600:.3f} h)"
+
+
+def print_plan(described: Sequence[Mapping[str, Any]]) -> None:
+    """Prints what `pipelines.run.describe_plan` returns."""
+    for pipeline in described:
+        shards = "as many shards as synthesize" if pipeline["shards"] is None else f"{pipeline['shards']} shards"
+        print(f"{pipeline['pipeline']}: {shards}")
+        for stage in pipeline["stages"]:
+            table = f" -> {stage['table']}" if stage["table"] else ""
+            print(f"  {stage['group']:8} {stage['stage']:12} {stage['signature'][:12]}{table}")
+
+
+def print_schemas(name: str | None) -> None:
+    """Prints the record types, or one of them with its columns.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    known = known_schemas()
+    chosen = [schema for schema in known if name in (None, schema.name, str(schema))]
+    if not chosen:
+        raise ConfigError(f"there is no schema '{name}'; known: {', '.join(s.name for s in known)}")
+    for schema in chosen:
+        print(f"{schema}: {schema.description}")
+        for field in schema.fields if name else ():
+            unit = f" [{field.unit}]" if field.unit else ""
+            print(f"  {field.name}: {field.type}{'?' if field.nullable else ''}{unit}  {field.description}")
 
 
 def matching_rows(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,7 @@ from data_engine.core.errors import ContractError, EngineError
 from data_engine.core.schema import Schema, load_schema
 from data_engine.io.shards import TABLE_SCHEMAS, Part, committed_parts, conform, file_sha256, read_batches
 from data_engine.io.storage import Storage
+from data_engine.runners.redecide import decision_problems
 from data_engine.tokens.layout import interleave_codes, num_groups
 from data_engine.tokens.vocabulary import VOCABULARY_SIZE, is_audio
 
@@ -48,6 +50,7 @@ def validate_output(uri: str) -> dict[str, Any]:
             problems.append(problem)
             if len(problems) >= MAX_PROBLEMS:
                 return {"rows": rows, "problems": [*problems, "... and perhaps more"]}
+    problems += islice(decision_problems(storage), MAX_PROBLEMS)
     if not any(rows.values()):
         problems.append(f"'{uri}' holds no committed rows")
     return {"rows": rows, "problems": problems}

@@ -17,11 +17,12 @@ from data_engine.stages.catalog import build_stage, stage_signature_parts
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A stage by name, its settings, and the public table its rows are published as."""
+    """A stage by name, its settings, the public table its rows are published as, and columns left null there."""
 
     stage: str
     settings: Settings
     table: str | None = None
+    withheld: tuple[str, ...] = ()
 
 
 def compose(
@@ -46,7 +47,7 @@ def compose(
     for name, verbs in groups:
         steps: list[tuple[Step, float]] = []
         for verb in verbs:
-            step = Step(verb.stage, verb.settings.model_dump(mode="json"), verb.table)
+            step = Step(verb.stage, verb.settings.model_dump(mode="json"), verb.table, withheld=verb.withheld)
             stage = build_stage(step.stage, step.config)
             specs.append(stage.spec)
             parts, revisions = stage_signature_parts(step.stage, step.config)

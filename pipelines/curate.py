@@ -24,6 +24,7 @@ from data_engine.stages.filter import Filter
 from data_engine.stages.fingerprint import Fingerprint
 from data_engine.stages.mark import Mark
 from data_engine.stages.match import Match
+from data_engine.stages.privacy import PrivacyConfig
 from data_engine.stages.rules.consent import TableReference
 from data_engine.stages.rules.policy import load_policy
 from data_engine.stages.segment import SegmentConfig
@@ -48,6 +49,7 @@ class CurateConfig(Settings):
     cut: CutConfig = CutConfig()
     extract: ExtractConfig = ExtractConfig()
     transcribe: TranscribeConfig = TranscribeConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     annotate: AnnotateConfig = AnnotateConfig()
     tokenize: TokenizeConfig = TokenizeConfig()
     fingerprint: Fingerprint.Config = Fingerprint.Config()
@@ -86,10 +88,11 @@ def plan_curate(
             ("analyse", [
                 Verb("decode", config.decode),
                 Verb("segment", config.segment),
-                Verb("diarize", config.diarize, table="recordings"),
+                Verb("diarize", config.diarize, table="recordings", withheld=withheld_texts(config)),
                 Verb("cut", config.cut),
                 Verb("extract", config.extract),
                 Verb("transcribe", config.transcribe),
+                Verb("privacy", config.privacy),  # before anything is made of the sound
                 Verb("annotate", config.annotate),
                 Verb("tokenize", config.tokenize),
             ]),
@@ -100,6 +103,11 @@ def plan_curate(
     folder = f"work/items/curate-{groups[0].signature[:12]}"
     write_items(storage, folder, items, config.recordings_per_shard)
     return Plan("curate", storage.uri, "source", folder, groups, num_shards, seed, {})
+
+
+def withheld_texts(config: CurateConfig) -> tuple[str, ...]:
+    """Returns what `recordings` must not publish: texts the source declared, where personal data is taken out."""
+    return () if config.privacy.action == "mark" else ("text", "attributes")
 
 
 def plan_duplicates(config: CurateConfig, curate: Plan, storage: Storage) -> Plan:

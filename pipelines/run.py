@@ -21,6 +21,7 @@ from data_engine.report.page import write_report
 from data_engine.report.totals import Totals, counted_parts
 from data_engine.runners.books import claim, write_run_file
 from data_engine.runners.protocol import Report
+from data_engine.runners.redecide import renew_decisions
 from data_engine.runners.request import note_request
 from data_engine.runners.revoked import remove_obsolete
 from data_engine.runners.run import execute, open_runner
@@ -193,6 +194,7 @@ def run(
             dead = execute(plan, runner, listener)
             if dead:
                 break
+        renew_decisions(runner, storage)
         complete = not dead and not unfinished(storage, sections_left(config, only))
         written = write_run_file(storage, described, "complete" if complete else "incomplete")
         if not dead:

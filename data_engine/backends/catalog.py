@@ -14,7 +14,12 @@ ENTRY_POINTS = "data_engine.backends"
 BACKENDS: dict[str, dict[str, str]] = {
     "vad": {"silero": "data_engine.backends.vad_silero:SileroVad"},
     "speaker": {"resemblyzer": "data_engine.backends.speaker_resemblyzer:ResemblyzerEmbedder"},
-    "asr": {"pocketsphinx": "data_engine.backends.asr_pocketsphinx:PocketsphinxRecognizer"},
+    "asr": {
+        "pocketsphinx": "data_engine.backends.asr_pocketsphinx:PocketsphinxRecognizer",
+        "funasr": "data_engine.backends.asr_funasr:FunasrRecognizer",
+        "nano": "data_engine.backends.asr_nano:NanoRecognizer",
+        "whisper": "data_engine.backends.asr_whisper:WhisperRecognizer",
+    },
     "quality": {"dnsmos": "data_engine.backends.quality_dnsmos:Dnsmos"},
     "codec": {
         "kmeans": "data_engine.backends.codec_kmeans:KMeansCodec",
@@ -29,9 +34,13 @@ BACKENDS: dict[str, dict[str, str]] = {
         "espeak": "data_engine.backends.tts_espeak:EspeakSynthesizer",
         "flite": "data_engine.backends.tts_flite:FliteSynthesizer",
     },
+    "pii": {
+        "patterns": "data_engine.backends.pii.patterns:PatternDetector",
+        "presidio": "data_engine.backends.pii.presidio:PresidioDetector",
+    },
     "text_tokenizer": {"bpe": "data_engine.backends.text_bpe:BpeTokenizer"},
 }
-"""Role -> name -> "module:class". Third parties register `role.name` in the entry-point group."""
+"""Role -> name -> "module:class", the embedded default first. Third parties register `role.name` in the entry-point group."""
 
 
 def build_backend(role: str, name: str, options: Mapping[str, Any]) -> Any:

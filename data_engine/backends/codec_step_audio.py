@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from data_engine.backends.codec_files import files_hash, read_codebook
 from data_engine.backends.codec_speech import SpeechDecoder
-from data_engine.backends.funasr_encoder import FunasrEncoder, folder_files
+from data_engine.backends.funasr_encoder import FunasrEncoder
+from data_engine.backends.funasr_loading import folder_files
 from data_engine.backends.protocols import CodeStreams, Wave
 from data_engine.backends.semantic_session import SemanticSession
 from data_engine.core.errors import ConfigError

@@ -68,11 +68,27 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was heard; confidence is the mean word posterior, 0..1."""
+    """What was heard, and what else the recognizer says of it, where it says it.
+
+    Attributes:
+        text: What was said; empty when nothing was heard.
+        words: With times, in the order of the text.
+        confidence: Mean posterior of words or tokens, 0..1.
+        language: That the recognizer found; None when it was told which one.
+        language_confidence: Its posterior, 0..1.
+        emotion: Of the speaker, in lower case: `happy`, `neutral`, ...
+        events: Sounds in the clip, in lower case: `speech`, `laughter`, `bgm`, ...
+        no_speech: Posterior that nobody speaks, 0..1.
+    """
 
     text: str
     words: tuple[Word, ...] = ()
     confidence: float | None = None
+    language: str | None = None
+    language_confidence: float | None = None
+    emotion: str | None = None
+    events: tuple[str, ...] | None = None
+    no_speech: float | None = None
 
 
 class Recognizer(Backend, Protocol):
@@ -83,6 +99,20 @@ class Recognizer(Backend, Protocol):
 
     def transcribe(self, waves: Sequence[Wave], language: str) -> list[Transcript]:
         """Returns one transcript per wave; `language` is one of `languages`."""
+        ...
+
+
+class LanguageFinder(Recognizer, Protocol):
+    """A recognizer that may also be asked without a language: it finds out which is spoken, clip by clip.
+
+    Not a role of its own: the models that tell a language are recognizers that do so on the way, and their text
+    follows from what they decide.
+    """
+
+    finds_language: bool
+
+    def transcribe(self, waves: Sequence[Wave], language: str | None) -> list[Transcript]:
+        """Returns one transcript per wave; without `language`, each says which it is, or None where nobody speaks."""
         ...
 
 
@@ -200,4 +230,24 @@ class TextTokenizer(Backend, Protocol):
 
     def specials(self) -> Mapping[str, int]:
         """Returns the id of each special token by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PiiSpan:
+    """Personal data in a text: its kind, characters [start, end), and how sure the finder is, 0..1."""
+
+    kind: str
+    start: int
+    end: int
+    score: float
+
+
+class PiiDetector(Backend, Protocol):
+    """Role `pii`: EMAIL, PHONE, CARD, IBAN, NATIONAL_ID, IP, PERSON, or another kind of its own."""
+
+    kinds: frozenset[str]
+
+    def find(self, texts: Sequence[str], language: str | None) -> list[list[PiiSpan]]:
+        """Returns, per text in `language` (None: unknown), the spans in order, none overlapping another."""
         ...

@@ -23,12 +23,14 @@ class Step:
         config: Its configuration, plain JSON types.
         table: Public table its output rows are published as, if any.
         signature: Filled by `Plan` building; depends on everything upstream.
+        withheld: Nullable columns of the published table that are left null there; later stages still read them.
     """
 
     stage: str
     config: Mapping[str, Any]
     table: str | None = None
     signature: str = ""
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from data_engine.core.errors import ConfigError
 from data_engine.core.registry import lookup
+from data_engine.io.decisions import result_folder
 from data_engine.io.mixtures import read_mixture
 from data_engine.io.storage import Storage
 
@@ -47,6 +49,7 @@ def export(
     *,
     overwrite: bool = False,
     mixture: str | None = None,
+    decisions: str | None = None,
     **options: Any,
 ) -> ExportReport:
     """Writes an output folder in another format.
@@ -58,6 +61,7 @@ def export(
         split: Only this split; none: all of them.
         overwrite: Replace what the target holds.
         mixture: Write the rows of this mixture only, for formats that take one.
+        decisions: Filter result that says which segments are dropped, for formats that take one.
         options: Options of the format.
 
     Raises:
@@ -68,17 +72,25 @@ def export(
     write = lookup("export format", format, FORMATS, ENTRY_POINTS)
     if split not in (None, "train", "validation", "test"):
         raise ConfigError(f"there is no split '{split}'; splits are train, validation, test")
+    options |= _taken(write, format, {"mixture": mixture, "decisions": decisions})
     if mixture:
-        if "mixture" not in inspect.signature(write).parameters:
-            raise ConfigError(f"the format '{format}' takes no mixture; huggingface does, and so does the loader")
-        options["mixture"] = mixture
         read_mixture(Storage(output), mixture)
+    result_folder(Storage(output), decisions)
     folder = Storage(target)
     if present := folder.list(""):
         if not overwrite:
             raise ConfigError(f"'{target}' is not empty; choose another folder, or pass overwrite to replace it")
         _clear(folder, present)
     return write(Storage(output), folder, split, **options)  # type: ignore[no-any-return]
+
+
+def _taken(write: Callable[..., Any], format: str, asked: Mapping[str, str | None]) -> dict[str, str]:
+    """Returns the options that are given, or says that the format does not take one of them."""
+    given = {name: value for name, value in asked.items() if value}
+    for name in given:
+        if name not in inspect.signature(write).parameters:
+            raise ConfigError(f"the format '{format}' takes no {name}; huggingface does, and so does the loader")
+    return given
 
 
 def _clear(folder: Storage, present: list[str]) -> None:

@@ -15,6 +15,7 @@ from data_engine.core.schema import Schema, load_schema
 from data_engine.export.card import Facts, dataset_card
 from data_engine.export.catalog import ExportReport
 from data_engine.export.split_files import SplitFiles, by_split, scratch, with_features
+from data_engine.io.decisions import TABLE
 from data_engine.io.mixtures import Mixture, read_mixture
 from data_engine.io.outputs import listed_parts
 from data_engine.io.shards import TABLE_SCHEMAS, read_batches
@@ -40,6 +41,7 @@ def export_huggingface(
     tables: tuple[str, ...] = TABLES,
     dropped: bool = False,
     mixture: str | None = None,
+    decisions: str | None = None,
 ) -> ExportReport:
     """Writes the tables of an output folder as one `datasets` folder.
 
@@ -50,15 +52,16 @@ def export_huggingface(
         tables: Tables to write, as far as the folder has them.
         dropped: Write segments, too, that the filter policy dropped.
         mixture: Write the rows of this mixture, and nothing else.
+        decisions: Filter result that says which segments are dropped; none: the one in force.
 
     Raises:
-        ConfigError: The folder has none of the tables, or no such mixture.
+        ConfigError: The folder has none of the tables, or no such mixture or filter result.
     """
     report, facts = ExportReport("huggingface", target.uri), Facts()
     chosen = read_mixture(source, mixture) if mixture else None
     tables = (chosen.table,) if chosen else tables
     for table in tables:
-        _write_table(source, target, table, split, _Choice(dropped, chosen), report, facts)
+        _write_table(source, target, table, split, _Choice(dropped, chosen, decisions), report, facts)
     if not report.files:
         raise ConfigError(f"'{source.uri}' has no rows of {', '.join(tables)}" + (f" in {split}" if split else ""))
     folders = {table: f"data/{table}" for table in tables if any(key.startswith(f"{table}/") for key in report.rows)}
@@ -74,7 +77,7 @@ def _write_table(
     schema = load_schema(TABLE_SCHEMAS[table])
     with scratch(target) as local:
         files = SplitFiles(target, f"data/{table}", local)
-        for part in listed_parts(source, table):
+        for part in listed_parts(source, table, choice.decisions if table == TABLE else None):
             for batch in read_batches(source, part):
                 kept = choice.of(batch, schema)
                 for name, rows in by_split(kept, split):
@@ -92,6 +95,7 @@ class _Choice:
 
     dropped: bool
     mixture: Mixture | None
+    decisions: str | None
 
     @property
     def reason(self) -> str:

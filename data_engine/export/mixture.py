@@ -24,6 +24,7 @@ from data_engine.export.mixture_quota import quota_targets, quota_weights
 from data_engine.export.mixture_report import Stratum, mixture_report
 from data_engine.export.mixture_rows import CountStrata, DrawRows, FindCaps, Frame
 from data_engine.io.columns import table_schema
+from data_engine.io.decisions import TABLE, in_force
 from data_engine.io.matching import checked_filters
 from data_engine.io.mixtures import check_name, write_mixture
 from data_engine.io.outputs import require_parts
@@ -111,7 +112,10 @@ def draw_mixture(runner: Runner, storage: Storage, name: str, config: MixtureCon
     strata = weighed_strata(config, strata, drawn)
     described = config.model_dump(mode="json") | {"where": {name: list(v) for name, v in frame.where.items()}}
     head = {"name": name, "table": config.table, "schema": str(load_schema("mixture")), "config": described}
-    source = {"parts": len(committed), "parts_digest": digest([part.marker["sha256"] for part in committed])}
+    source: dict[str, Any] = {"parts": len(committed)}
+    source["parts_digest"] = digest([part.marker["sha256"] for part in committed])
+    if config.table == TABLE and (result := in_force(storage)):
+        source["decisions"] = result
     report = head | mixture_report(config.quotas, config.size.rows is not None, config.size.amount, strata) | source
     return write_mixture(storage, name, mixture_rows(config.table, strata, drawn), report)
 

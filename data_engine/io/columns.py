@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from data_engine.core.errors import StorageError
 from data_engine.core.schema import Schema, load_schema
-from data_engine.io.shards import TABLE_SCHEMAS
+from data_engine.io.decisions import DECIDED, TABLE, decided, read_decisions, result_folder
+from data_engine.io.shards import ROWS_PER_BATCH, TABLE_SCHEMAS
 from data_engine.io.storage import Storage
 
 Ints = npt.NDArray[np.int64]
@@ -29,7 +30,9 @@ def table_schema(table: str) -> Schema:
     return load_schema(TABLE_SCHEMAS[table])
 
 
-def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]) -> pa.Table:
+def read_columns(
+    storage: Storage, name: str, table: str, columns: Sequence[str], decisions: str | None = None
+) -> pa.Table:
     """Returns some columns of a part, in one chunk; only their bytes are read.
 
     Args:
@@ -37,6 +40,7 @@ def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]
         name: File inside it.
         table: Table it belongs to.
         columns: Columns of the table; nullable ones that an older part does not have are null.
+        decisions: Name of a filter result; none: the one in force.
 
     Raises:
         StorageError: The file is missing, damaged or of another table.
@@ -44,7 +48,7 @@ def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]
     fields = {field.name: field.arrow() for field in table_schema(table).fields}
     wanted = pa.schema([fields[column] for column in dict.fromkeys(columns)])
     try:
-        with open_columns(storage, name, table, wanted.names) as reader:
+        with open_columns(storage, name, table, wanted.names, decisions) as reader:
             return conformed(reader.read_all(), wanted).combine_chunks()
     except (FileNotFoundError, KeyError, pa.ArrowException) as error:
         raise StorageError(
@@ -53,13 +57,40 @@ def read_columns(storage: Storage, name: str, table: str, columns: Sequence[str]
 
 
 @contextmanager
-def open_columns(storage: Storage, name: str, table: str, columns: Sequence[str]) -> Iterator[Any]:
+def open_columns(
+    storage: Storage, name: str, table: str, columns: Sequence[str], decisions: str | None = None
+) -> Iterator[Any]:
     """Yields a reader of a part that touches the bytes of `columns` only.
 
-    The file is taken to have the columns of today's schema; one that has not is opened again by its own.
+    The file is taken to have the columns of today's schema; one that has not is opened again by its own. Columns that
+    a policy decides are those of the filter result `decisions`; of None, the one in force.
     """
+    wanted = table == TABLE and bool(set(columns) & set(DECIDED))
+    folder = result_folder(storage, decisions) if wanted else None
     with storage.open(name) as file, column_reader(file, table_schema(table), columns) as reader:
-        yield reader
+        yield DecidedReader(reader, read_decisions(storage, folder, name)) if folder else reader
+
+
+class DecidedReader:
+    """A reader of a part of segments that has other decisions in the place of the stored ones.
+
+    Args:
+        reader: Reader of an Arrow file; record batches have `ROWS_PER_BATCH` rows, the last perhaps fewer.
+        decisions: Decisions about all of its rows.
+    """
+
+    def __init__(self, reader: Any, decisions: pa.RecordBatch) -> None:
+        self._reader, self._decisions = reader, decisions
+        self.schema: pa.Schema = reader.schema
+        self.num_record_batches: int = reader.num_record_batches
+
+    def get_batch(self, index: int) -> pa.RecordBatch:
+        """Returns a record batch."""
+        return decided(self._reader.get_batch(index), self._decisions, index * ROWS_PER_BATCH)
+
+    def read_all(self) -> pa.Table:
+        """Returns all rows."""
+        return decided(self._reader.read_all(), self._decisions)
 
 
 def column_reader(file: Any, schema: Schema, columns: Collection[str], threads: bool = True) -> Any:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from data_engine.core.batching import batch_seconds
 from data_engine.core.errors import ContractError, StorageError
 from data_engine.core.schema import Schema, load_schema
+from data_engine.io.decisions import DECIDED, TABLE, decided, folder_in_force, read_decisions
 from data_engine.io.storage import Storage
 
 ROWS_PER_BATCH = 64
@@ -133,7 +134,7 @@ def marker_name(table: str, shard: int) -> str:
 
 
 def committed_parts(storage: Storage, table: str) -> list[Part]:
-    """Returns the committed parts of a table, by shard number."""
+    """Returns the committed parts of a table, by shard number, with the filter result in force."""
     matches = [match for name in storage.list(table) if (match := _MARKER.fullmatch(name))]
     markers = storage.read_jsons([f"{table}/{match[0]}" for match in matches])
     parts = [
@@ -141,17 +142,26 @@ def committed_parts(storage: Storage, table: str) -> list[Part]:
         for match, marker in zip(matches, markers, strict=True)
         if isinstance(marker, dict) and "file" in marker
     ]
-    return sorted(parts, key=lambda part: part.shard)
+    return decided_by(sorted(parts, key=lambda part: part.shard), folder_in_force(storage) if table == TABLE else None)
+
+
+def decided_by(parts: Sequence[Part], folder: str | None) -> list[Part]:
+    """Returns parts that are read with the decisions of a filter result, by its folder; None: with their own."""
+    markers = [{key: value for key, value in part.marker.items() if key != "decisions"} for part in parts]
+    named = {"decisions": folder} if folder else {}
+    return [Part(part.table, part.shard, marker | named) for part, marker in zip(parts, markers, strict=True)]
 
 
 def read_batches(storage: Storage, part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Yields the record batches of a part, one in memory at a time.
 
     Raises:
-        StorageError: The data file is missing or damaged.
+        StorageError: The data file is missing or damaged, or a filter result in force has no decisions about it.
         TransientStorageError: The store kept failing; nothing is wrong with the part.
         ContractError: It has another schema than its marker says.
     """
+    folder = part.marker.get("decisions") if columns is None or set(columns) & set(DECIDED) else None
+    decisions, first = read_decisions(storage, folder, part.name) if folder else None, 0
     try:
         with storage.open(part.name, part.marker.get("bytes")) as file, pa.ipc.open_file(file) as reader:
             metadata = reader.schema.metadata or {}
@@ -160,6 +170,8 @@ def read_batches(storage: Storage, part: Part, columns: Sequence[str] | None = N
                 raise ContractError(f"'{part.name}' holds {found}, its marker says {part.marker['schema']}")
             for index in range(reader.num_record_batches):
                 batch = reader.get_batch(index)
+                batch = decided(batch, decisions, first) if decisions else batch
+                first += batch.num_rows
                 yield batch.select(list(columns)) if columns else batch
     except (pa.ArrowInvalid, OSError) as error:
         if getattr(error, "errno", None) not in (None, errno.ENOENT):  # the disk's fault: Arrow's own have no number

@@ -44,6 +44,8 @@ class ShardDataset(IterableDataset[Row]):
         filters: Column -> value or values a row must have, e.g. {"split": "train", "language": ["en", "zh"]}.
         mixture: Name of a mixture (`data-engine mix`) that each folder has: only its rows are given out. Like
             `filters` it is applied to each consumer's share.
+        decisions: Name of the filter result (`data-engine filter`) that segments are read with; none: the one in
+            force now in each folder; "run": what the run itself decided.
         shuffle: Shuffle the rows.
         seed: Seed of the shuffle.
         shuffle_buffer: Rows mixed with each other, rounded down to whole batches.
@@ -52,7 +54,8 @@ class ShardDataset(IterableDataset[Row]):
         storage_options: Options of the file system.
 
     Raises:
-        ConfigError: No such table, column, filter value or mixture; a folder without committed parts; a bad rank.
+        ConfigError: No such table, column, filter value, filter result or mixture; a folder without committed parts; a
+            bad rank.
         ContractError: Folders were made with two tokenizers. Raised while iterating when a later row shows it.
     """
 
@@ -64,6 +67,7 @@ class ShardDataset(IterableDataset[Row]):
         columns: Sequence[str] | None = None,
         filters: Mapping[str, Any] | None = None,
         mixture: str | None = None,
+        decisions: str | None = None,
         shuffle: bool = False,
         seed: int = 0,
         shuffle_buffer: int = 1024,
@@ -82,7 +86,7 @@ class ShardDataset(IterableDataset[Row]):
         self.rank, self.world_size = _process(rank, world_size)
         folders = [Storage(uri, storage_options) for uri in uris]
         self._reader = UnitReader(
-            folders, list_units(folders, table), schema, tuple(columns or schema.names),
+            folders, list_units(folders, table, decisions), schema, tuple(columns or schema.names),
             checked_filters(schema, filters or {}), [read_mixture(folder, mixture) for folder in folders if mixture],
         )  # fmt: skip
         self._check_mixtures(table)
@@ -179,7 +183,8 @@ class ShardDataset(IterableDataset[Row]):
         hashes = [part.marker["sha256"] for _, part in self._reader.units.sources]
         filters = {name: list(values) for name, values in self._reader.filters.items()}
         described: list[Any] = [table, hashes, filters, self.shuffle.enabled, self.shuffle.seed, self.shuffle.buffer]
-        return digest(described + [mixture.sha256 for mixture in self._reader.mixtures])
+        described += [mixture.sha256 for mixture in self._reader.mixtures]
+        return digest(described + self._reader.filter_results)
 
 
 def _process(rank: int | None, world_size: int | None) -> tuple[int, int]:

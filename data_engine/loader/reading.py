@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from data_engine.core.errors import ContractError, StorageError
 from data_engine.core.schema import Schema
-from data_engine.io.columns import column_reader, conformed
+from data_engine.io.columns import DecidedReader, column_reader, conformed
+from data_engine.io.decisions import DECIDED, read_decisions
 from data_engine.io.matching import Filters, matches
 from data_engine.io.mixtures import Mixture
 from data_engine.io.outputs import require_parts
@@ -42,13 +43,19 @@ class Units:
     rows: Indices
 
 
-def list_units(outputs: Sequence[Storage], table: str) -> Units:
+def list_units(outputs: Sequence[Storage], table: str, decisions: str | None = None) -> Units:
     """Returns the record batches of a table of several output folders, from `run.json` or markers alone.
 
+    Args:
+        outputs: Output folders.
+        table: Table.
+        decisions: Name of the filter result that segments are read with; none: the one in force in each folder.
+
     Raises:
-        ConfigError: A folder has no committed part of the table.
+        ConfigError: A folder has no committed part of the table, or no such filter result.
     """
-    sources = [(n, p) for n, storage in enumerate(outputs) for p in require_parts(storage, table) if p.marker["rows"]]
+    listed = [(n, p) for n, storage in enumerate(outputs) for p in require_parts(storage, table, decisions)]
+    sources = [(n, p) for n, p in listed if p.marker["rows"]]
     part_rows = np.array([part.marker["rows"] for _, part in sources], np.int64)
     counts = -(-part_rows // ROWS_PER_BATCH)
     source = np.repeat(np.arange(len(sources)), counts)
@@ -82,6 +89,13 @@ class UnitReader:
     def __post_init__(self) -> None:
         names = {*self.columns, *self.filters, *TOKENIZER_COLUMNS, *([self.schema.id] if self.mixtures else [])}
         self._wanted = pa.schema([column.arrow() for column in self.schema.fields if column.name in names])
+
+    @property
+    def filter_results(self) -> list[str]:
+        """Folders of the filter results that decide columns of the rows, by part; empty: what the runs decided."""
+        read = set(self._wanted.names) & set(DECIDED)
+        found = [part.marker.get("decisions", "") for _, part in self.units.sources] if read else []
+        return found if any(found) else []
 
     def read(self, pieces: Sequence[Piece]) -> list[tuple[pa.RecordBatch, npt.NDArray[np.bool_]]]:
         """Returns, for each piece, its rows and which of them pass the filters.
@@ -123,6 +137,8 @@ class UnitReader:
         found = f"{metadata.get(b'schema', b'?').decode()}.v{metadata.get(b'schema_version', b'?').decode()}"
         if found != part.marker["schema"]:
             raise ContractError(f"'{part.name}' holds {found}, its marker says {part.marker['schema']}")
+        if part.marker.get("decisions") and set(self._wanted.names) & set(DECIDED):
+            return DecidedReader(reader, read_decisions(storage, part.marker["decisions"], part.name))
         return reader
 
     def _piece(self, reader: Any, piece: Piece) -> tuple[pa.RecordBatch, npt.NDArray[np.bool_]]:

@@ -129,7 +129,7 @@ def _run_parts(run: Mapping[str, Any], reader: Reader, found: Findings) -> dict[
     config = run.get("config", {})
     pipelines = run.get("pipelines", {})
     return {
-        "settings": settings.main_settings(config),
+        "settings": [*settings.main_settings(config), *settings.filter_results(pipelines)],
         "back_ends": settings.back_ends(config),
         "config_json": settings.as_json(config),
         "curated": funnel.curate_funnel(run, found.speech, found.segments, found.voices),

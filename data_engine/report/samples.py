@@ -22,7 +22,7 @@ _SCORES: tuple[tuple[str, str, int], ...] = (
 """Column, how the page calls it, decimals."""
 _SEGMENT = (
     "segment_id", "audio", "num_samples", "sample_rate", "text", "speaker_id", "language", "reasons",
-    "dnsmos_ovr", "snr_db", "f0_median_hz", "speaking_rate", "text_confidence",
+    "dnsmos_ovr", "snr_db", "f0_median_hz", "speaking_rate", "text_confidence", "pii",
 )  # fmt: skip
 _CANDIDATE = (
     "candidate_id", "audio", "num_samples", "sample_rate", "text", "heard", "voice_id", "language", "emotion", "level",
@@ -124,9 +124,19 @@ def _rows(
 
 
 def _segment(row: Mapping[str, Any], budget: Budget) -> Sample:
-    audio, note = budget.embed(row["audio"])
+    marked = [found for found in row["pii"] or () if found["action"] == "mark"]
+    audio, note = (None, "holds personal data, not played here") if marked else budget.embed(row["audio"])
     facts = [_seconds(row), row["language"] or "language unknown", f"speaker {_speaker(row['speaker_id'])}"]
-    return Sample(row["segment_id"], row["text"], facts, _scores(row), row["reasons"] or (), audio, note)
+    text = without_personal_data(row["text"], marked)
+    return Sample(row["segment_id"], text, facts, _scores(row), row["reasons"] or (), audio, note)
+
+
+def without_personal_data(text: str | None, marked: Sequence[Mapping[str, Any]]) -> str | None:
+    """Returns a transcript with a tag such as [PHONE] for each entry of its column `pii`."""
+    for found in sorted(marked, key=lambda f: -int(f["text_start"])):
+        start, end = found["text_start"], found["text_start"] + found["text_length"]
+        text = f"{(text or '')[:start]}[{found['kind']}]{(text or '')[end:]}"
+    return text
 
 
 def _candidate(row: Mapping[str, Any], budget: Budget) -> Sample:

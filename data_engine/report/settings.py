@@ -26,6 +26,16 @@ def main_settings(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(label, _said(value)) for label, value in found if value not in (None, [], "")]
 
 
+def filter_results(pipelines: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns, as (what, value), the filter result that decides in the place of the policy that ran, if there is one.
+
+    Args:
+        pipelines: Pipeline -> its state in `run.json`.
+    """
+    found = (state.get("decisions") for state in pipelines.values())
+    return [("filtered again by", f"{one['policy']} (filter result '{one['name']}')") for one in found if one]
+
+
 def back_ends(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns `pipeline.stage.role` and the name of each back end that was chosen."""
     return sorted(_choices(config, ""))

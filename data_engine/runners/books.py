@@ -13,6 +13,8 @@ from typing import Any
 from data_engine import __version__
 from data_engine.core.errors import ConfigError, StorageError
 from data_engine.core.plan import Plan
+from data_engine.io.decisions import TABLE as DECIDED_TABLE
+from data_engine.io.decisions import in_force, put_in_force, read_result
 from data_engine.io.storage import Storage
 from data_engine.runners.claims import Claim
 from data_engine.runners.ledger import Ledger, Record, ledger_folder
@@ -100,10 +102,16 @@ def _open_book(storage: Storage, plan: Plan, config: Mapping[str, Any], overwrit
                 f"'{storage.uri}' holds a {plan.pipeline} run of another configuration ({_changes(old.config, flat)}). "
                 "Use another --output, or --overwrite to replace its tables."
             )
+        if old.config != flat and _decides(old):
+            put_in_force(storage, None)  # whoever asks for another configuration asks for its policy
         _remove_stale(storage, old, plan)
     signatures = {group.name: group.signature for group in plan.groups}
     tables = {group.name: [step.table for step in group.steps if step.table] for group in plan.groups}
     _write_book(storage, Book(plan.pipeline, plan.signature, signatures, tables, plan.num_shards, flat))
+
+
+def _decides(book: Book) -> bool:
+    return any(DECIDED_TABLE in tables for tables in book.tables.values())
 
 
 def require_claimed(storage: Storage, plan: Plan) -> None:
@@ -185,8 +193,31 @@ def pipeline_state(storage: Storage, book: Book, with_parts: bool = True) -> dic
         "stale": book.stale,
         "stages": totals.stages(),
         "wall_seconds": totals.wall_seconds,
+        **(_decisions(storage) if _decides(book) else {}),
         **(parts.named() if with_parts else {}),
     }
+
+
+def _decisions(storage: Storage) -> dict[str, Any]:
+    """Returns which filter result is in force and what it says, as `decisions`; nothing when none is."""
+    present = in_force(storage)
+    if present is None:
+        return {}
+    result = read_result(storage, present["name"])
+    label = f"{result['policy']['name']}.{result['policy']['version']}"
+    known = {name: result[name] for name in ("rows", "kept", "seconds", "seconds_kept")}
+    return {"decisions": {**present, "policy": label, **known}}
+
+
+def note_decisions(storage: Storage) -> None:
+    """Lets `run.json` say which filter result is in force; readers go by `io.decisions`, people by this."""
+    run = storage.read_json(RUN_FILE)
+    for name, state in run.get("pipelines", {}).items() if run else ():
+        state.pop("decisions", None)
+        book = read_book(storage, name)
+        state |= _decisions(storage) if book and _decides(book) else {}
+    if run:
+        storage.write_json(RUN_FILE, run)
 
 
 def folder_state(storage: Storage, with_parts: bool = True) -> dict[str, Any]:

@@ -14,8 +14,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
 from typing import Any
@@ -29,6 +31,7 @@ from data_engine.runners.attempts import Outcome, Task, attempt_task, death, set
 from data_engine.runners.protocol import Report, Summary
 from data_engine.runners.threads import one_thread
 
+_READERS = 8
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
 
@@ -107,8 +110,12 @@ class LocalRunner:
                     yield settled
 
     def summarise(self, summary: Summary, storage: Storage, parts: Sequence[str]) -> Any:
-        """Counts in this process: reading a few columns is no work for a pool."""
-        return summary.join([summary.count(storage, part) for part in parts])
+        """Counts in threads of this process: reading a few columns is waiting for a disk or a store, not work."""
+        counted: list[Any] = []
+        with ThreadPoolExecutor(_READERS) as pool:
+            for start in range(0, len(parts), _READERS * _READERS):
+                counted += pool.map(partial(summary.count, storage), parts[start : start + _READERS * _READERS])
+        return summary.join(counted)
 
     def _receive(self, worker: _Worker) -> tuple[Task, Outcome]:
         assert worker.task is not None

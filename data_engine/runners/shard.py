@@ -120,7 +120,7 @@ class _GroupTask:
             rows = self.runs[-1].run(rows)
             if step.table:
                 writer = PartWriter(load_schema(TABLE_SCHEMAS[step.table]), self.scratch)
-                rows = self._tee(rows, step.table, writer)
+                rows = self._tee(rows, step.table, writer, step.withheld)
         if self.group.keep:
             schema, partition = load_schema(self.stages[-1].spec.produces.name), self.group.partition
             kept = PartitionWriter(schema, self.scratch, partition) if partition else PartWriter(schema, self.scratch)
@@ -129,13 +129,17 @@ class _GroupTask:
             pass
 
     def _tee(
-        self, rows: Iterator[pa.RecordBatch], table: str, writer: PartWriter | PartitionWriter
+        self,
+        rows: Iterator[pa.RecordBatch],
+        table: str,
+        writer: PartWriter | PartitionWriter,
+        withheld: tuple[str, ...] = (),
     ) -> Iterator[pa.RecordBatch]:
         self.writers[table] = writer
 
         def written() -> Iterator[pa.RecordBatch]:
             for batch in rows:
-                writer.write(batch)
+                writer.write(_without(batch, withheld))
                 yield batch
 
         return written()
@@ -176,3 +180,11 @@ def read_input(storage: Storage, plan: Plan, position: int, shard: int) -> Itera
     table = plan.input if position == 0 else work_table(plan, plan.groups[position - 1])
     marker = storage.read_json(marker_name(table, shard))
     return read_batches(storage, Part(table, shard, marker or {"file": "(no marker)", "schema": ""}))
+
+
+def _without(batch: pa.RecordBatch, columns: tuple[str, ...]) -> pa.RecordBatch:
+    """Returns the rows with null in some columns."""
+    for name in columns:
+        index = batch.schema.get_field_index(name)
+        batch = batch.set_column(index, batch.schema.field(index), pa.nulls(batch.num_rows, batch.column(index).type))
+    return batch

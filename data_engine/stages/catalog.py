@@ -18,6 +18,7 @@ STAGES: dict[str, str] = {
     "cut": "data_engine.stages.cut:Cut",
     "extract": "data_engine.stages.extract:Extract",
     "transcribe": "data_engine.stages.transcribe:Transcribe",
+    "privacy": "data_engine.stages.privacy:Privacy",
     "annotate": "data_engine.stages.annotate:Annotate",
     "tokenize": "data_engine.stages.tokenize:Tokenize",
     "fingerprint": "data_engine.stages.fingerprint:Fingerprint",

@@ -46,7 +46,8 @@ class SpeakerModel:
         self.special = special
         known = json.loads((folder / VOCABULARY_FILE).read_text(encoding="utf-8"))
         self.vocabulary = CompactVocabulary(known["text_size"])
-        self._model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        model: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self._model = model.eval()
 
     def say(self, prompts: Sequence[Ids], most: int, batch: int = 32) -> list[Said]:
         """Returns what follows each prompt, the most likely id at every step.

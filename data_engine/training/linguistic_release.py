@@ -89,7 +89,8 @@ def release(config: TokenizerSettings, folder: Path) -> dict[str, object]:
     if config.weights_on_grid:
         put_on_grid(model)
     halve(model.eval())
-    plain = config.batches.model_copy(update={"augment": config.batches.augment.model_copy(update={"mask": 0.0})})
+    fitted = config.codebook or config.batches
+    plain = fitted.model_copy(update={"augment": fitted.augment.model_copy(update={"mask": 0.0})})
     batches = Batches(load(config.cache, list(plain.weights)), plain, GRID, config.loop.seed)
     with torch.inference_mode():
         fit = [s for s, _ in drawn_states(model, batches, range(_FIRST_STEP, _FIRST_STEP + _FIT_STEPS))]

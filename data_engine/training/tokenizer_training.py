@@ -41,6 +41,7 @@ class TokenizerSettings(Settings):
         pitch: Weight of the pitch that is read from single codes (semantic tokenizer).
         tests: Parts that test.
         test_utterances: Most utterances of a source that are tested while training.
+        codebook: What the codebook is fitted to (linguistic tokenizer); as the training batches when not given.
         weights_on_grid: Moves the weights that ship to a grid of 8 bits, so that `training.quantise` changes no code.
     """
 
@@ -54,6 +55,7 @@ class TokenizerSettings(Settings):
     pitch: float = 0.0
     tests: tuple[str, ...] = ("test_teachers", "test_zh", "test_ocean", "test_real")
     test_utterances: int = 60
+    codebook: BatchSettings | None = None
     weights_on_grid: bool = False
 
 

@@ -1,5 +1,6 @@
 """Every embedded back end keeps the contract of its role: the same tests for whoever plays it."""
 
+import importlib.util
 import shutil
 
 import numpy as np
@@ -7,14 +8,18 @@ import pytest
 import soundfile
 
 from data_engine.backends.catalog import BACKENDS, BackendCache, build_backend
+from data_engine.backends.codec_nano import ENCODER
+from data_engine.backends.codec_nano import FOLDER as ENCODER_FOLDER
 from data_engine.backends.protocols import Brief, CodeStreams, SpeechRequest, VoicePrompt
 from data_engine.core.errors import ConfigError
 from data_engine.tokens.layout import expected_counts
 
 NEED_A_SERVICE = {("llm", "vllm")}
 """Their contract tests bring the service: tests/backends/test_llm_vllm.py, tests/serving."""
-NEED_FILES = {("codec", "nano"), ("codec", "step-audio")}
-"""Theirs bring checkpoints: tests/backends/test_codec_nano.py, tests/backends/test_codec_step_audio.py."""
+NEED_FILES = {("asr", "funasr"), ("asr", "whisper"), ("codec", "nano"), ("codec", "step-audio"), ("pii", "presidio")}
+"""Theirs bring checkpoints: tests/backends/test_{asr_funasr,asr_whisper,codec_nano,codec_step_audio}.py."""
+if not ((ENCODER_FOLDER / ENCODER).is_file() and importlib.util.find_spec("flashlight")):
+    NEED_FILES.add(("asr", "nano"))
 ALL = [(r, n) for r, names in BACKENDS.items() for n in names if (r, n) not in NEED_A_SERVICE | NEED_FILES]
 cache = BackendCache()
 
@@ -165,3 +170,19 @@ def test_text_ids_are_below_the_audio_range_and_specials_in_text_stay_text(name,
     assert tokenizer.decode(ids) == text
     assert all(0 <= i < 65536 for i in ids)
     assert not set(ids) & set(tokenizer.specials().values())
+
+
+@pytest.mark.parametrize("name", names("pii"))
+@pytest.mark.parametrize("language", ["en", "zh-CN", None])
+def test_personal_data_is_found_in_place_whatever_the_neighbours(name, language):
+    detector = cache("pii", name, {})
+    texts = ["write to anna@example.com or +1 415 555 2671", "", "good morning", "卡号 4111 1111 1111 1111"]
+    together = detector.find(texts, language)
+    assert together == [detector.find([text], language)[0] for text in texts]
+    kinds = [[span.kind for span in spans] for spans in together]
+    assert kinds == [["EMAIL", "PHONE"], [], [], ["CARD"]]
+    assert {span.kind for spans in together for span in spans} <= detector.kinds
+    for text, spans in zip(texts, together, strict=True):
+        ends = [0, *(span.end for span in spans)]
+        assert all(ends[n] <= span.start < span.end <= len(text) for n, span in enumerate(spans))
+        assert all(0 <= span.score <= 1 for span in spans)

@@ -42,7 +42,7 @@ def test_a_missing_source_is_named(small_config, tmp_path):
 
 
 def test_an_unknown_back_end_lists_the_known_ones(small_config, tmp_path):
-    finished = engine("run", small_config, "--output", tmp_path, "--set", "curate.transcribe.asr=whisper")
+    finished = engine("run", small_config, "--output", tmp_path, "--set", "curate.transcribe.asr=parrot")
     refused(finished, 2, "asr.pocketsphinx")
 
 

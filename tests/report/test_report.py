@@ -196,6 +196,16 @@ def test_whatever_texts_and_names_hold_is_harmless(tmp_path):
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
 
 
+def test_marked_personal_data_is_neither_shown_nor_played(tmp_path):
+    text = "it is 415 555 2671 now"
+    entry = {"kind": "PHONE", "text_start": 6, "text_length": 12, "start": 0, "num_samples": 9, "action": "mark"}
+    rows = [segment(1, text=text, pii=[entry]), segment(2, text="good morning", pii=[])]
+    page = page_of(tmp_path, {"segments": [rows]})
+    assert "2671" not in page.source
+    assert "it is [PHONE] now" in page.text and "good morning" in page.text
+    assert page.source.count("data:audio/") == 1
+
+
 def test_the_funnel_follows_the_hours(whole):
     assert whole.row("Listed")[1:3] == ["3", "–"]
     assert whole.row("Decoded")[1:3] == ["1", "1 min 30 s"]

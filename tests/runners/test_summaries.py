@@ -11,11 +11,15 @@ import pytest
 from data_engine.core.errors import ConfigError, StorageError
 from data_engine.export.mixture import MixtureConfig, draw_mixture, frame_of
 from data_engine.export.mixture_rows import CountStrata, DrawRows, FindCaps, row_hash
+from data_engine.io.decisions import read_decisions
 from data_engine.io.mixtures import read_mixture, read_mixture_rows
+from data_engine.io.shards import committed_parts
 from data_engine.io.storage import Storage
 from data_engine.quantiles import CountBins, bins_of, column_quantiles, lower_edge, thresholds
 from data_engine.report.totals import Totals, count_totals, counted_parts
+from data_engine.runners.redecide import DecideParts
 from data_engine.runners.run import open_runner
+from data_engine.stages.rules.policy import Policy
 from tests.rows import example, segment, write_output
 
 pytestmark = pytest.mark.xdist_group("dask")
@@ -102,6 +106,16 @@ def test_a_mixture_is_the_same_file_on_every_runner(output, local, runner, name)
 def test_quantiles_are_the_same_on_every_runner(output, local, runner):
     asked = ("segments", ["dnsmos_ovr", "snr_db", "seconds", "num_samples"], {"decision": "keep"})
     assert column_quantiles(runner, output, *asked) == column_quantiles(local, output, *asked)
+
+
+def test_another_policy_decides_the_same_on_every_runner(output, local, runner):
+    rules = [{"column": "snr_db", "min": 10.0, "reason": "NOISE"}, {"column": "seconds", "max": 2, "reason": "LENGTH"}]
+    policy = Policy.model_validate({"name": "strict", "version": 1, "rules": rules})
+    parts = [part.name for part in committed_parts(output, "segments")]
+    here = local.summarise(DecideParts(policy, "run", "decisions/here"), output, parts)
+    assert runner.summarise(DecideParts(policy, "run", "decisions/there"), output, parts) == here
+    for part in parts:
+        assert read_decisions(output, "decisions/there", part).equals(read_decisions(output, "decisions/here", part))
 
 
 def test_report_totals_are_the_same_on_every_runner(output, runner):

@@ -70,7 +70,7 @@ def codes(groups: int, seed: int = 0) -> dict[str, Any]:
 CONSENT = {"licence": "CC0-1.0", "consent_basis": "public domain", "allowed_uses": ["asr", "clone", "dialogue", "tts"]}
 
 MEASURED = {
-    "dnsmos_sig": 3.2, "dnsmos_bak": 3.8, "dnsmos_ovr": 2.9, "snr_db": 35.0, "clipping_ratio": 0.0,
+    "dnsmos_sig": 3.2, "dnsmos_bak": 3.8, "dnsmos_ovr": 3.1, "snr_db": 35.0, "clipping_ratio": 0.0,
     "bandwidth_hz": 7900.0, "energy_dbfs": -22.0, "f0_median_hz": 180.0, "f0_std_semitones": 2.5,
     "voiced_ratio": 0.6, "speaking_rate": 4.5, "silence_ratio": 0.1,
 }  # fmt: skip

@@ -30,12 +30,13 @@ class Rule(Settings):
     """What one column must be. A row breaks the rule when any of the given conditions does not hold.
 
     Attributes:
-        column: Column of the record, or `seconds`.
+        column: Column of the record, or `seconds`; of a list of structs also one member, `pii.action`.
         min: Least value, included.
         max: Greatest value, included.
         equals: The only value.
         one_of: The only values.
         contains: A value that a list column must hold.
+        lacks: A value that a list column must not hold.
         absent: The value must be null; for columns that hold a reason to drop.
         missing: What happens when the value is null or not a number.
         reason: Written into `reasons` of a row that breaks the rule.
@@ -47,6 +48,7 @@ class Rule(Settings):
     equals: Scalar | None = None
     one_of: tuple[Scalar, ...] | None = None
     contains: str | None = None
+    lacks: str | None = None
     absent: bool = False
     missing: Literal["keep", "drop"] = "keep"
     reason: str = Field(min_length=1)
@@ -55,7 +57,7 @@ class Rule(Settings):
     def _says_something(self) -> Rule:
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"rule '{self.reason}': min {self.min} is above max {self.max}")
-        conditions = (self.min, self.max, self.equals, self.one_of, self.contains)
+        conditions = (self.min, self.max, self.equals, self.one_of, self.contains, self.lacks)
         if self.absent and (self.missing == "drop" or any(c is not None for c in conditions)):
             raise ValueError(f"rule '{self.reason}': absent goes with no other condition")
         if not self.absent and all(c is None for c in conditions) and self.missing == "keep":
@@ -78,7 +80,7 @@ class Policy(Settings):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the record that the rules read, in rule order, each once."""
-        read = (name for rule in self.rules for name in DERIVED.get(rule.column, (rule.column,)))
+        read = (name for rule in self.rules for name in DERIVED.get(rule.column, (rule.column.partition(".")[0],)))
         return tuple(dict.fromkeys(read))
 
 
@@ -99,6 +101,7 @@ def check_policy(policy: Policy, schema: Schema) -> None:
     """
     types = {field.name: parse_type(field.type) for field in schema.fields}
     types |= {name: pa.float64() for name in DERIVED}
+    types |= {f"{name}.{part.name}": pa.list_(part.type) for name, kind in types.items() for part in _members(kind)}
     for rule in policy.rules:
         where = f"policy '{policy.label}', rule '{rule.reason}'"
         if rule.column not in types:
@@ -107,9 +110,19 @@ def check_policy(policy: Policy, schema: Schema) -> None:
         number = pa.types.is_floating(kind) or pa.types.is_integer(kind)
         if (rule.min is not None or rule.max is not None) and not number:
             raise ConfigError(f"{where}: min and max need a number, '{rule.column}' is {kind}")
-        if rule.contains is not None and not pa.types.is_list(kind):
-            raise ConfigError(f"{where}: contains needs a list, '{rule.column}' is {kind}")
+        for condition in ("contains", "lacks"):
+            if getattr(rule, condition) is not None and not _list_of_strings(kind):
+                raise ConfigError(f"{where}: {condition} needs a list of strings, '{rule.column}' is {kind}")
         _check_values(rule, kind, where)
+
+
+def _members(kind: pa.DataType) -> list[pa.Field]:
+    """Returns the members of a list of structs; of other types none."""
+    return list(kind.value_type) if pa.types.is_list(kind) and pa.types.is_struct(kind.value_type) else []
+
+
+def _list_of_strings(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) and pa.types.is_string(kind.value_type))
 
 
 def _check_values(rule: Rule, kind: pa.DataType, where: str) -> None:
@@ -164,6 +177,8 @@ def _conditions(rule: Rule, values: pa.Array) -> list[pa.Array]:
         conditions.append(pc.is_in(values, pa.array(rule.one_of, values.type)))
     if rule.contains is not None:
         conditions.append(_contains(values, rule.contains))
+    if rule.lacks is not None:
+        conditions.append(pc.invert(_contains(values, rule.lacks)))
     return conditions
 
 
@@ -185,7 +200,12 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     if name in DERIVED:
         samples, rate = (batch.column(part).cast(pa.float64()) for part in DERIVED[name])
         return pc.divide(samples, rate)
+    name, _, member = name.partition(".")
     values = batch.column(name)
+    if member:
+        values = values.take(pa.array(np.arange(len(values))))  # a slice has offsets that from_arrays does not take
+        parts = pc.struct_field(values.values, member)
+        return pa.ListArray.from_arrays(values.offsets, parts, mask=values.is_null())
     if not pa.types.is_floating(values.type):
         return values
     return pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)

@@ -89,7 +89,8 @@ def trained_head(bench: Bench, checkpoint: Path) -> Any:
     """
     import torch
 
-    from data_engine.training.loop import load_weights
+    from data_engine.models.fake_quant import put_on_grid
+    from data_engine.training.loop import halve, load_weights
     from data_engine.training.semantic import GRID as SEMANTIC_GRID
     from data_engine.training.semantic import SemanticTraining, codes_of
 
@@ -97,6 +98,8 @@ def trained_head(bench: Bench, checkpoint: Path) -> Any:
         raise NotMeasuredError(f"the phone head needs the training checkpoint '{checkpoint}', which is not there")
     model = SemanticTraining()
     load_weights(model.eval(), checkpoint.parent)
+    put_on_grid(model.encoder)  # as `weights_on_grid` does before the file is written; the head stays as it is
+    halve(model.encoder)
     with torch.inference_mode():
         pairs = list(zip(bench.spoken("teachers"), bench.streams("teachers"), strict=True))[:5]
         features = [SEMANTIC_GRID.features(normalise_peak(one.wave)) for one, _ in pairs]

@@ -74,8 +74,8 @@ def natural(sentence: Sentence, number: int) -> Spoken | None:
     return speak(sentence, Utterance(sentence.text, voice, VARIANTS[number % len(VARIANTS)]), 1.0, "test")
 
 
-def _drawn_utterance(sentence: Sentence, rng: np.random.Generator) -> Utterance:
-    rate, pitch, pitch_range = (int(rng.integers(*bounds)) for bounds in ((110, 250), (15, 90), (20, 95)))
+def _drawn_utterance(sentence: Sentence, rng: np.random.Generator, rates: tuple[int, int] = (110, 250)) -> Utterance:
+    rate, pitch, pitch_range = (int(rng.integers(*bounds)) for bounds in (rates, (15, 90), (20, 95)))
     variant = VARIANTS[rng.integers(len(VARIANTS))]
     voice, seed = voice_of(sentence, rng), int(rng.integers(1_000_000))
     return Utterance(sentence.text, voice, variant, rate, pitch, pitch_range, seed=seed)
@@ -95,16 +95,17 @@ class VoiceRenderer:
 
     Args:
         voices: Where to go.
+        rates: Words per minute, from and to; the engine's fastest happy speech is at 330.
     """
 
-    def __init__(self, voices: list[TargetVoice]) -> None:
-        self._voices = voices
+    def __init__(self, voices: list[TargetVoice], rates: tuple[int, int] = (110, 250)) -> None:
+        self._voices, self._rates = voices, rates
         self._rules: ProsodyRules = read_rules()
         self._norms: dict[tuple[str, str], SpeakerNorms] = {}
 
     def draw(self, sentence: Sentence, rng: np.random.Generator, split: str = "train") -> Spoken | None:
         """Returns a sentence in a drawn voice with a drawn emotion, or None when espeak-ng's phones do not fit."""
-        utterance = _drawn_utterance(sentence, rng)
+        utterance = _drawn_utterance(sentence, rng, self._rates)
         said = shared_library().say(utterance)
         phones = from_espeak(said.phonemes, len(said.samples), sentence.language == "zh")
         if phones is None or len(phones) < 2:

@@ -1,0 +1,200 @@
+"""Role `asr`, embedded: this project's own phone model, a lexicon and an n-gram model; English and Mandarin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_engine.backends.codec_files import files_hash
+from data_engine.backends.codec_nano import ENCODER
+from data_engine.backends.codec_nano import FOLDER as ENCODER_FOLDER
+from data_engine.backends.ctc_words import (
+    BLANK,
+    Emissions,
+    FoundWord,
+    SearchSettings,
+    WordSearch,
+    read_lexicon,
+)
+from data_engine.backends.homophones import Homophones
+from data_engine.backends.protocols import Transcript, Wave, Word
+from data_engine.backends.semantic_session import onnx_session
+from data_engine.core.errors import ConfigError
+from data_engine.models.codec_views import normalise_peak
+from data_engine.models.kaldi_fbank import CODE_SAMPLES, FRAME, SAMPLE_RATE, kaldi_fbank, low_frame_rate
+
+WORDS_FOLDER = Path(__file__).parent.parent / "assets" / "asr_nano"
+WORDS_FILES = ("tokens.txt", "en.lexicon.gz", "en.arpa.gz", "zh.lexicon.gz", "zh.arpa.gz", "zh.characters.arpa.gz")
+
+_PAUSE = "pau"
+_SILENT = 1e-4
+"""Peak up to which there is nothing to recognize."""
+_WINDOW, _MARGIN = 330, 15
+"""Frames the encoder sees at once, 19.8 s, and of those at either inner edge that only give context, 0.9 s."""
+
+
+class NanoRecognizer:
+    """Role `asr`: words with times out of the posteriors of phones, 16 kHz.
+
+    A transcript depends on its wave only. Confidence is the geometric mean posterior of the phones of the words, which
+    is high when the phones are clear and not, as a word posterior, when no other words come near.
+
+    Args:
+        path: Folder with encoder.onnx; the shipped codec's when not given.
+        words: Folder with lexicons and language models; the shipped one when not given.
+        threads: Threads of the network.
+        search: Settings of the search by name, over those chosen for each language.
+    """
+
+    sample_rate = SAMPLE_RATE
+    languages = frozenset({"en", "zh"})
+    samples_per_frame = CODE_SAMPLES
+
+    def __init__(
+        self, path: str | None = None, words: str | None = None, threads: int = 1,
+        search: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self._encoder_file = (Path(path) if path else ENCODER_FOLDER) / ENCODER
+        self._words, self._threads = Path(words) if words else WORDS_FOLDER, threads
+        try:
+            self._settings = {language: SearchSettings(**(search or {})) for language in sorted(self.languages)}
+        except TypeError as error:
+            raise ConfigError(f"asr 'nano', option search: {error}") from error
+        self.tokens: tuple[str, ...] = ()
+        self._session: Any = None
+        self._searches: dict[str, WordSearch] = {}
+        self._homophones: Homophones | None = None
+
+    @property
+    def revision(self) -> str:
+        """SHA-256 over encoder, lexicons and language models.
+
+        Raises:
+            ConfigError: A file is missing.
+        """
+        return files_hash([self._encoder_file, *(self._words / name for name in WORDS_FILES)])
+
+    def open(self) -> None:
+        """Loads the encoder and the words.
+
+        Raises:
+            ConfigError: A file is missing or not what it should be.
+            MissingExtraError: onnxruntime or flashlight-text is not installed.
+        """
+        self._session = onnx_session(self._encoder_file, "cpu", self._threads)
+        self.tokens = self._read_tokens()
+        lexicon = read_lexicon(self._words / "zh.lexicon.gz")
+        syllables = [("".join(phones), phones) for phones in dict.fromkeys(phones for _, phones in lexicon)]
+        self._homophones = Homophones(lexicon, self._words / "zh.characters.arpa.gz")
+        words = {"en": read_lexicon(self._words / "en.lexicon.gz"), "zh": syllables}
+        self._searches = {
+            name: WordSearch(words[name], self._words / f"{name}.arpa.gz", self.tokens, _PAUSE, self._settings[name])
+            for name in sorted(words)
+        }
+
+    def close(self) -> None:
+        """Frees them."""
+        self._session = self._homophones = None
+        self._searches = {}
+
+    def emissions(self, wave: Wave) -> Emissions:
+        """Returns the log posterior of each of `tokens` in each frame of 60 ms, float32 [frames, tokens].
+
+        Frame n is centred on sample 960 n + 200. Waves below 25 ms have no frame. Long ones go through the encoder in
+        windows that overlap, so memory does not grow with them.
+
+        Args:
+            wave: float32 [samples] at 16 kHz.
+        """
+        if len(wave) < FRAME:
+            return np.zeros((0, len(self.tokens)), np.float32)
+        features = low_frame_rate(kaldi_fbank(normalise_peak(wave)))
+        step = _WINDOW - 2 * _MARGIN
+        if len(features) <= _WINDOW:
+            return self._posteriors(features)
+        found = []
+        for start in range(0, len(features), step):
+            first = max(start - _MARGIN, 0)
+            rows = self._posteriors(features[first : start + step + _MARGIN])
+            found.append(rows[start - first :][:step])
+        return np.concatenate(found)
+
+    def transcribe(self, waves: Sequence[Wave], language: str) -> list[Transcript]:
+        """Returns one transcript per wave; empty where no word was heard.
+
+        Args:
+            waves: float32 [samples] each, 16 kHz.
+            language: `en` or `zh`; Mandarin comes as characters, one word each.
+
+        Raises:
+            ValueError: Another language.
+        """
+        if language not in self.languages:
+            raise ValueError(f"nano knows {sorted(self.languages)}, not '{language}'")
+        return [self._transcribe(wave, language) for wave in waves]
+
+    def _transcribe(self, wave: Wave, language: str) -> Transcript:
+        if np.abs(wave).max(initial=0.0) <= _SILENT:
+            return Transcript("")
+        emissions = self.emissions(wave)
+        search = self._searches[language]
+        found = [
+            FoundWord(word.text, word.first + start, word.end + start, word.log_posterior)
+            for start, end in pieces(emissions)
+            for word in search.words(emissions[start:end])
+        ]
+        if language == "en":
+            return timed(found, [word.text for word in found], " ", len(wave))
+        assert self._homophones is not None, "open() first"
+        return timed(found, self._homophones.spell([word.text for word in found]), "", len(wave))
+
+    def _read_tokens(self) -> tuple[str, ...]:
+        """Returns the names of the encoder's tokens."""
+        try:
+            tokens = (self._words / "tokens.txt").read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise ConfigError(f"cannot read the phones of asr 'nano': {error}") from error
+        width = self._session.get_outputs()[1].shape[-1]
+        if isinstance(width, int) and width != len(tokens):
+            raise ConfigError(f"'{self._encoder_file}' has {width} tokens; '{self._words}' names {len(tokens)}")
+        return tuple(tokens)
+
+    def _posteriors(self, features: Emissions) -> Emissions:
+        posteriors: Emissions = self._session.run(["log_posteriors"], {"features": features[None]})[0][0]
+        return posteriors
+
+
+def timed(found: Sequence[FoundWord], names: Sequence[str], between: str, num_samples: int) -> Transcript:
+    """Returns the transcript of found words.
+
+    Args:
+        found: Words with frames.
+        names: What to call them.
+        between: What is between them in the text.
+        num_samples: Length of the wave; no word passes its end.
+    """
+    words = []
+    for word, name in zip(found, names, strict=True):
+        start, end = (min(frame * CODE_SAMPLES, num_samples) for frame in (word.first, word.end))
+        words.append(Word(name, start, end - start))
+    if not words:
+        return Transcript("")
+    confidence = float(np.exp(np.mean([word.log_posterior for word in found])))
+    return Transcript(between.join(names), tuple(words), min(confidence, 1.0))
+
+
+def pieces(emissions: Emissions) -> list[tuple[int, int]]:
+    """Returns first and last frame, exclusive, of pieces to search alone, at most two windows long.
+
+    A cut is where the blank has been likeliest for longest in the second half of a window.
+    """
+    cuts, start = [0], 0
+    while len(emissions) - start > 2 * _WINDOW:
+        blank = emissions[start + _WINDOW : start + 2 * _WINDOW, BLANK]
+        quiet = np.convolve(blank, np.ones(7), "same")
+        start += _WINDOW + int(quiet.argmax())
+        cuts.append(start)
+    return list(zip(cuts, [*cuts[1:], len(emissions)], strict=True))

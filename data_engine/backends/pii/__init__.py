@@ -1,0 +1,1 @@
+"""Role `pii`: finds personal data in transcripts, written or spoken."""

@@ -40,7 +40,10 @@ BACKENDS: dict[str, dict[str, str]] = {
     },
     "text_tokenizer": {"bpe": "data_engine.backends.text_bpe:BpeTokenizer"},
 }
-"""Role -> name -> "module:class", the embedded default first. Third parties register `role.name` in the entry-point group."""
+"""Role -> name -> "module:class", the embedded default first.
+
+Third parties register `role.name` in the entry-point group.
+"""
 
 
 def build_backend(role: str, name: str, options: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from data_engine.runners.books import note_decisions
 from data_engine.runners.claims import Claim
 from data_engine.runners.redecide import decide_parts, new_result, require_decided, use_result
 from data_engine.stages.rules.policy import load_policy
+from pipelines.locate import output_uri
 from pipelines.mix import opened
 from pipelines.run import RunnerConfig
 
@@ -33,7 +34,7 @@ def filter_run(output: str, path: Path, name: str | None, dry_run: bool, runner:
         ConfigError: The policy is wrong, its name belongs to other rules, or the folder holds no segments.
         EngineError: The run is not finished, or another process writes into its folder.
     """
-    storage, policy = _storage(output), load_policy(path)
+    storage, policy = Storage(output_uri(output)), load_policy(path)
     head = new_result(storage, policy, name)
     parts = require_decided(storage)
     with opened(runner) as engine:
@@ -53,7 +54,7 @@ def use(output: str, name: str, runner: RunnerConfig) -> dict[str, Any]:
         ConfigError: There is no such result.
         EngineError: The run is not finished, or another process writes into its folder.
     """
-    storage = _storage(output)
+    storage = Storage(output_uri(output))
     if name != AS_RUN:
         read_result(storage, name)
     with opened(runner) as engine, _claimed(storage, "use", name):
@@ -63,7 +64,7 @@ def use(output: str, name: str, runner: RunnerConfig) -> dict[str, Any]:
 
 def results(output: str) -> dict[str, Any]:
     """Returns the filter results of a folder, and the name of the one in force (`run`: none of them)."""
-    storage = _storage(output)
+    storage = Storage(output_uri(output))
     present = in_force(storage)
     found = [read_result(storage, name) for name in result_names(storage)]
     return {"in_force": present["name"] if present else AS_RUN, "results": found}
@@ -78,7 +79,3 @@ def _claimed(storage: Storage, signature: str, name: str) -> Claim:
     held = Claim(storage, "filter", digest([signature, name]))
     with held.turn():
         return held
-
-
-def _storage(output: str) -> Storage:
-    return Storage(output if "://" in output else str(Path(output).absolute()))

@@ -27,6 +27,11 @@ def find_config(name: str, base: Path) -> Path:
     raise ConfigError(f"there is no file '{name}' in '{base}' or '{shipped_configs()}'")
 
 
+def output_uri(output: str) -> str:
+    """Returns the address of an output folder; a local path made absolute, so that every worker means the same."""
+    return output if "://" in output else str(Path(output).absolute())
+
+
 def resolve_package(path: str) -> str:
     """Returns the path of a file inside an installed wheel for `package:NAME/PATH`, other paths unchanged.
 

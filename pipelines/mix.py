@@ -13,6 +13,7 @@ from data_engine.io.storage import Storage
 from data_engine.quantiles import column_quantiles
 from data_engine.runners.protocol import Runner
 from data_engine.runners.run import open_runner
+from pipelines.locate import output_uri
 from pipelines.run import RunnerConfig
 
 
@@ -32,7 +33,7 @@ def mix(output: str, path: Path, name: str | None, assignments: Sequence[str]) -
     runner = validate(RunnerConfig, values.pop("runner", {}), f"{path}: runner")
     config = validate(MixtureConfig, values, str(path))
     with opened(runner) as engine:
-        return draw_mixture(engine, Storage(_absolute(output)), name or path.stem, config)
+        return draw_mixture(engine, Storage(output_uri(output)), name or path.stem, config)
 
 
 def quantiles_of(output: str, table: str, columns: str, where: Sequence[str]) -> dict[str, Any]:
@@ -49,13 +50,9 @@ def quantiles_of(output: str, table: str, columns: str, where: Sequence[str]) ->
     """
     names = [name.strip() for name in columns.split(",")]
     with opened(RunnerConfig()) as engine:
-        return column_quantiles(engine, Storage(_absolute(output)), table, names, override({}, where))
+        return column_quantiles(engine, Storage(output_uri(output)), table, names, override({}, where))
 
 
 def opened(runner: RunnerConfig) -> Runner:
     """Returns the runner a config names, to be used as a context manager."""
     return open_runner(runner.kind, runner.workers or os.cpu_count() or 1, runner.options)
-
-
-def _absolute(output: str) -> str:
-    return output if "://" in output else str(Path(output).absolute())

@@ -27,6 +27,7 @@ from data_engine.runners.revoked import remove_obsolete
 from data_engine.runners.run import execute, open_runner
 from data_engine.standing import unfinished
 from pipelines.curate import CurateConfig, plan_curate, plan_decide, plan_duplicates, plan_voices
+from pipelines.locate import output_uri
 from pipelines.prefer import PreferConfig, plan_prefer
 from pipelines.synthesize import SynthesizeConfig, plan_synthesize
 
@@ -79,9 +80,8 @@ def read_run_config(path: Path, assignments: Sequence[str]) -> RunConfig:
 
 
 def open_output(config: RunConfig) -> Storage:
-    """Returns the output folder, local paths made absolute so that every worker means the same."""
-    uri = config.output if "://" in config.output else str(Path(config.output).absolute())
-    return Storage(uri)
+    """Returns the output folder."""
+    return Storage(output_uri(config.output))
 
 
 Only = str | Collection[str] | None

@@ -104,7 +104,7 @@ class NanoRecognizer:
         """Returns the log posterior of each of `tokens` in each frame of 60 ms, float32 [frames, tokens].
 
         Frame n is centred on sample 960 n + 200. Waves below 25 ms have no frame. Long ones go through the encoder in
-        windows that overlap, so memory does not grow with them.
+        windows that overlap; only their features and posteriors are held whole.
 
         Args:
             wave: float32 [samples] at 16 kHz.

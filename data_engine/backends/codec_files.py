@@ -35,7 +35,7 @@ def files_hash(files: Sequence[Path], *settings: str) -> str:
 
 def _file_hash(file: Path) -> str:
     if not file.is_file():
-        raise ConfigError(f"the codec has no file '{file}'; check its options")
+        raise ConfigError(f"there is no file '{file}'; check the options of the back end")
     found = hashlib.sha256()
     with file.open("rb") as opened:
         while block := opened.read(_BLOCK):

@@ -1,9 +1,9 @@
 """Eight-bit weights in an ONNX file: a quarter of the float32 size, the arithmetic of the float file.
 
 Weights of matrix products and convolutions become signed bytes with a step per output channel; they are multiplied
-out once, when the file is loaded: a cast and a product of constants, which onnxruntime folds. (DequantizeLinear it
-turns into products that round activations, too.) Activations stay float, so codes depend neither on the clips beside
-a clip nor on which integer instructions a machine has.
+out once, when the file is loaded: a cast and a product of constants, which onnxruntime folds. (With DequantizeLinear
+more codes changed: 2.2 % against 1.3 % of the semantic ones.) Activations stay float, so codes depend neither on the
+clips beside a clip nor on which integer instructions a machine has.
 """
 
 from __future__ import annotations

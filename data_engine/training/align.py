@@ -13,11 +13,10 @@ from torch import Tensor
 from data_engine.core.config import read_yaml, validate
 from data_engine.models.codec_views import normalise_peak
 from data_engine.models.linguistic_encoder import LinguisticEncoder
-from data_engine.training.linguistic import GRID, network
+from data_engine.training.linguistic import GRID, LinguisticSettings, network
 from data_engine.training.loop import load_weights
 from data_engine.training.speech.phones import PAUSE, TOKEN_IDS
 from data_engine.training.speech.waves import Ints, Part, Utterance, load, replace_phones
-from data_engine.training.tokenizer_training import TokenizerSettings
 
 _PAUSE_ID = TOKEN_IDS[PAUSE]
 
@@ -94,7 +93,7 @@ def main() -> None:
     parser.add_argument("part")
     parser.add_argument("target")
     arguments = parser.parse_args()
-    config = validate(TokenizerSettings, read_yaml(arguments.config), str(arguments.config))
+    config = validate(LinguisticSettings, read_yaml(arguments.config), str(arguments.config))
     torch.set_num_threads(1)
     model = network()
     load_weights(model, config.output)

@@ -10,7 +10,7 @@ from data_engine.core.config import override, read_yaml, validate
 from data_engine.core.errors import ConfigError, MissingExtraError
 
 MODELS: dict[str, tuple[str, str]] = {
-    "linguistic": ("data_engine.training.linguistic_release", "TokenizerSettings"),
+    "linguistic": ("data_engine.training.linguistic_release", "LinguisticSettings"),
     "semantic": ("data_engine.training.semantic", "SemanticSettings"),
     "decoder": ("data_engine.training.decoder", "DecoderSettings"),
     "vocoder": ("data_engine.training.vocoder", "VocoderSettings"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data_engine.models.kaldi_fbank import CODE_SAMPLES, kaldi_fbank, low_frame_rate
 from data_engine.models.linguistic_encoder import ENCODER, LinguisticEncoder
-from data_engine.training.batches import Batch, Batches, Floats, Grid
+from data_engine.training.batches import Batch, Batches, BatchSettings, Floats, Grid
 from data_engine.training.loop import Training
 from data_engine.training.speech.phones import TOKENS
 from data_engine.training.speech.waves import load
@@ -28,6 +28,16 @@ GRID = Grid(lambda wave: low_frame_rate(kaldi_fbank(wave)), CODE_SAMPLES, 200, 1
 
 _STATISTICS_BATCHES = 40
 _TEST_BATCH = 8
+
+
+class LinguisticSettings(TokenizerSettings):
+    """A training of the linguistic tokenizer.
+
+    Attributes:
+        codebook: What the codebook is fitted to; the training batches when not given.
+    """
+
+    codebook: BatchSettings | None = None
 
 
 def network() -> LinguisticEncoder:
@@ -62,7 +72,7 @@ def best_paths(model: LinguisticEncoder, features: Sequence[Floats]) -> list[npt
     return paths
 
 
-def train(config: TokenizerSettings) -> None:
+def train(config: LinguisticSettings) -> None:
     """Trains from scratch, or goes on from the checkpoint in `config.output`."""
     torch.set_num_threads(1)
     torch.manual_seed(config.loop.seed)

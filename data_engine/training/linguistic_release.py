@@ -17,12 +17,12 @@ from data_engine.models.linguistic_encoder import INPUT_SIZE, ExportedEncoder, L
 from data_engine.models.onnx_storage import store_halves
 from data_engine.training import linguistic
 from data_engine.training.batches import UNKNOWN, Batches, Floats
-from data_engine.training.linguistic import GRID, best_paths, network
+from data_engine.training.linguistic import GRID, LinguisticSettings, best_paths, network
 from data_engine.training.loop import halve, load_weights
 from data_engine.training.scoring import perplexity, phone_information
 from data_engine.training.speech.phones import TOKENS
 from data_engine.training.speech.waves import load
-from data_engine.training.tokenizer_training import TokenizerSettings, phone_error_rates, test_examples
+from data_engine.training.tokenizer_training import phone_error_rates, test_examples
 
 NUM_CODES = 1024
 _FIT_STEPS, _CHECK_STEPS, _FIRST_STEP = 260, 60, 10_000_000
@@ -74,13 +74,13 @@ def export_onnx(model: LinguisticEncoder, path: Path) -> None:
     store_halves(path)
 
 
-def train(config: TokenizerSettings) -> None:
+def train(config: LinguisticSettings) -> None:
     """Trains from scratch, or goes on from the checkpoint in `config.output`; writes `release` at the end."""
     linguistic.train(config)
     print(json.dumps(release(config, config.output / "release")), flush=True)
 
 
-def release(config: TokenizerSettings, folder: Path) -> dict[str, object]:
+def release(config: LinguisticSettings, folder: Path) -> dict[str, object]:
     """Writes everything into `folder` and returns the figures."""
     torch.set_num_threads(1)
     model = network()

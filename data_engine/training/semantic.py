@@ -49,10 +49,14 @@ class SemanticSettings(TokenizerSettings):
     """A training of the semantic tokenizer.
 
     Attributes:
+        reconstruction: Weight of the mel that is rebuilt from the codes.
+        pitch: Weight of the pitch that is read from single codes.
         pretrain: Self-supervised pre-training of the encoder, before anything else; none by default.
         quantised_share: Share of steps whose encoder runs with weights and activations rounded to 8 bits.
     """
 
+    reconstruction: float = 0.0
+    pitch: float = 0.0
     pretrain: PretrainSettings = PretrainSettings()
     quantised_share: float = 0.0
 

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from data_engine.backends.text_bpe import BpeTokenizer
 from data_engine.core.errors import ConfigError, ContractError
-from data_engine.io.shards import committed_parts, read_batches
-from data_engine.io.storage import Storage
+from data_engine.loader import ShardDataset
 from data_engine.tokens.compact import CompactVocabulary
 from data_engine.tokens.layout import interleave_codes
 from data_engine.tokens.records import tts_record
@@ -71,8 +70,8 @@ def aqaa_examples(
 def coded_segments(output: str) -> Iterator[Coded]:
     """Yields the utterances of a table `segments` that have text and codes."""
     for row in _rows(output, "segments", _SEGMENTS):
-        if row["text"] and row["vq02"] and row["vq06"]:
-            yield _coded(row, np.array(row["vq02"]), np.array(row["vq06"]))
+        if row["text"] and row["vq02"] is not None and row["vq06"] is not None:
+            yield _coded(row, row["vq02"], row["vq06"])
 
 
 def coded_corpus(output: Path, codes: Path) -> Iterator[Coded]:
@@ -131,7 +130,4 @@ def _coded(row: Mapping[str, Any], vq02: Any, vq06: Any) -> Coded:
 
 
 def _rows(output: str, table: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    storage = Storage(output)
-    for part in committed_parts(storage, table):
-        for batch in read_batches(storage, part, columns):
-            yield from batch.to_pylist()
+    yield from ShardDataset(output, table, columns=list(columns))

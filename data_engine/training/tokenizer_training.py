@@ -28,7 +28,7 @@ _SMOOTHING = 0.05
 
 
 class TokenizerSettings(Settings):
-    """A training of a tokenizer.
+    """What the trainings of both tokenizers are told.
 
     Attributes:
         output: Folder of checkpoint, logs and the finished model.
@@ -37,11 +37,8 @@ class TokenizerSettings(Settings):
         loop: How long and how fast.
         ctc: Weight of the CTC loss per phone.
         frames: Weight of the cross-entropy of frames.
-        reconstruction: Weight of the mel reconstruction (semantic tokenizer).
-        pitch: Weight of the pitch that is read from single codes (semantic tokenizer).
         tests: Parts that test.
         test_utterances: Most utterances of a source that are tested while training.
-        codebook: What the codebook is fitted to (linguistic tokenizer); as the training batches when not given.
         weights_on_grid: Moves the weights that ship to a grid of 8 bits, so that `training.quantise` changes no code.
     """
 
@@ -51,11 +48,8 @@ class TokenizerSettings(Settings):
     loop: LoopSettings = LoopSettings()
     ctc: float = 0.5
     frames: float = 1.0
-    reconstruction: float = 0.0
-    pitch: float = 0.0
     tests: tuple[str, ...] = ("test_teachers", "test_zh", "test_ocean", "test_real")
     test_utterances: int = 60
-    codebook: BatchSettings | None = None
     weights_on_grid: bool = False
 
 

@@ -15,9 +15,9 @@ SIZE = 256
 class OneLayer(torch.nn.Module):
     """A stand-in for the linguistic network with its inputs and outputs, where FunASR is not installed."""
 
-    def __init__(self):
+    def __init__(self, size=SIZE):
         super().__init__()
-        self.states = torch.nn.Linear(560, SIZE)
+        self.states = torch.nn.Linear(560, size)
 
     def forward(self, features):
         states = torch.tanh(self.states(features / 10))

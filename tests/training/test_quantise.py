@@ -13,6 +13,7 @@ from data_engine.models.semantic_tokenizer import SemanticEncoder, export  # noq
 from data_engine.models.whisper_mel import whisper_log_mel  # noqa: E402
 from data_engine.training.loop import halve  # noqa: E402
 from data_engine.training.quantise import agreement, quantise, small_name  # noqa: E402
+from tests.backends.tiny_codec import OneLayer  # noqa: E402
 
 SIZE = 32
 
@@ -25,19 +26,9 @@ def speech(seed, seconds):
     return (0.3 * np.sin(2 * np.pi * pitch * times) + 0.02 * rng.standard_normal(len(times))).astype(np.float32)
 
 
-class OneLayer(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.states = torch.nn.Linear(560, SIZE)
-
-    def forward(self, features):
-        states = torch.tanh(self.states(features / 10))
-        return states, torch.log_softmax(states, dim=-1)
-
-
 def write_folder(folder, on_grid):
     torch.manual_seed(1)
-    encoder, linguistic = SemanticEncoder(SIZE, 64, 2).train(), OneLayer()
+    encoder, linguistic = SemanticEncoder(SIZE, 64, 2).train(), OneLayer(SIZE)
     mel = torch.from_numpy(whisper_log_mel(speech(0, 4)).T.copy())[None]
     with torch.no_grad():
         for _ in range(40):

@@ -8,11 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from data_engine.backends.text_bpe import BpeTokenizer  # noqa: E402
 from data_engine.core.config import BackendChoice  # noqa: E402
 from data_engine.core.errors import ConfigError  # noqa: E402
-from data_engine.export.tokenizer import read_document  # noqa: E402
-from data_engine.tokens.compact import CompactVocabulary  # noqa: E402
 from data_engine.tokens.interleave import Interleaving, split_interleaved  # noqa: E402
 from data_engine.tokens.layout import interleave_codes  # noqa: E402
 from data_engine.training import closed_speech, speaker_accept, speaker_lm  # noqa: E402
@@ -20,24 +17,12 @@ from data_engine.training.answers_heard import AnswerJudge, distance, joined, ne
 from data_engine.training.greedy import SpeakerModel  # noqa: E402
 from data_engine.training.qa_examples import answer_examples, closed_examples, spoken_questions  # noqa: E402
 from data_engine.training.speaker_examples import Coded, Example, special_tokens  # noqa: E402
-from data_engine.training.speaker_folder import save_folder, used_text_ids  # noqa: E402
+from data_engine.training.speaker_folder import save_folder  # noqa: E402
 from data_engine.training.speech.closed_sentences import PROMPTS  # noqa: E402
 
 TINY = speaker_lm.NetworkSettings(size=64, hidden=128, layers=2, heads=2, key_value_heads=1, positions=512)
 OWNER, SUM = "Who has the red boat?", "What is two plus three?"
 NAME = "Alexander Montgomery."
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    opened = BpeTokenizer()
-    opened.open()
-    return opened
-
-
-@pytest.fixture(scope="module")
-def vocabulary():
-    return CompactVocabulary(used_text_ids(read_document(BackendChoice(name="bpe"))))
 
 
 def coded(text, voice, seed, groups=5, held_out=False):

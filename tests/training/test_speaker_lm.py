@@ -8,10 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from data_engine.backends.text_bpe import BpeTokenizer  # noqa: E402
 from data_engine.core.config import BackendChoice  # noqa: E402
 from data_engine.core.errors import ConfigError  # noqa: E402
-from data_engine.export.tokenizer import read_document  # noqa: E402
 from data_engine.tokens.compact import CompactVocabulary  # noqa: E402
 from data_engine.tokens.interleave import Interleaving  # noqa: E402
 from data_engine.tokens.layout import interleave_codes, to_string  # noqa: E402
@@ -20,21 +18,9 @@ from data_engine.tokens.templates import Turn, chat_prompt_string  # noqa: E402
 from data_engine.training import speaker_lm  # noqa: E402
 from data_engine.training.loop import LoopSettings  # noqa: E402
 from data_engine.training.speaker_examples import Coded, Example, cloning_examples, special_tokens  # noqa: E402
-from data_engine.training.speaker_folder import save_folder, used_text_ids  # noqa: E402
+from data_engine.training.speaker_folder import save_folder  # noqa: E402
 
 TINY = speaker_lm.NetworkSettings(size=64, hidden=128, layers=2, heads=2, key_value_heads=1, positions=512)
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    opened = BpeTokenizer()
-    opened.open()
-    return opened
-
-
-@pytest.fixture(scope="module")
-def vocabulary():
-    return CompactVocabulary(used_text_ids(read_document(BackendChoice(name="bpe"))))
 
 
 def audio(seed, groups):

@@ -13,6 +13,8 @@ Weights = npt.NDArray[np.float64]
 Statistic = Callable[[Weights], float]
 """How often each utterance counts to the figure."""
 
+Sense = Literal[">=", "<="]
+
 _TAIL = 2.5
 
 
@@ -26,12 +28,12 @@ class Target:
 
     Attributes:
         sense: Whether it is to be at least or at most so much.
-        floor: What resolves the issue.
-        asked: What to try for.
+        floor: What it must reach.
+        asked: What is aimed at.
         unit: `%` and `points` are stored as shares and shown times 100.
     """
 
-    sense: Literal[">=", "<="]
+    sense: Sense
     floor: float
     asked: float | None = None
     unit: Literal["", "%", "points", "x"] = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_engine.training.evaluation.figures import Target
+from data_engine.training.evaluation.figures import Sense, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,12 @@ class Row:
     measures: tuple[Measure, ...]
 
 
-def _share(sense: str, floor: float, asked: float | None = None) -> Target:
-    return Target(">=" if sense == ">=" else "<=", floor, asked, "%")
+def _share(sense: Sense, floor: float, asked: float | None = None) -> Target:
+    return Target(sense, floor, asked, "%")
 
 
-def _points(sense: str, floor: float, asked: float | None = None) -> Target:
-    return Target(">=" if sense == ">=" else "<=", floor, asked, "points")
+def _points(sense: Sense, floor: float, asked: float | None = None) -> Target:
+    return Target(sense, floor, asked, "points")
 
 
 ROWS: dict[str, Row] = {

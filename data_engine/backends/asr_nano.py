@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.backends.codec_files import files_hash
-from data_engine.backends.codec_nano import ENCODER
+from data_engine.backends.codec_nano import ENCODER, SMALL_BITS, network_file
 from data_engine.backends.codec_nano import FOLDER as ENCODER_FOLDER
 from data_engine.backends.ctc_words import (
     BLANK,
@@ -43,7 +43,8 @@ class NanoRecognizer:
     is high when the phones are clear and not, as a word posterior, when no other words come near.
 
     Args:
-        path: Folder with encoder.onnx; the shipped codec's when not given.
+        path: Folder with encoder.int8.onnx; the shipped codec's when not given.
+        bits: 8; 32 takes encoder.onnx, the float file of a training.
         words: Folder with lexicons and language models; the shipped one when not given.
         threads: Threads of the network.
         search: Settings of the search by name, over those chosen for each language.
@@ -54,10 +55,10 @@ class NanoRecognizer:
     samples_per_frame = CODE_SAMPLES
 
     def __init__(
-        self, path: str | None = None, words: str | None = None, threads: int = 1,
+        self, path: str | None = None, words: str | None = None, bits: int = SMALL_BITS, threads: int = 1,
         search: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
-        self._encoder_file = (Path(path) if path else ENCODER_FOLDER) / ENCODER
+        self._encoder_file = network_file(Path(path) if path else ENCODER_FOLDER, ENCODER, bits)
         self._words, self._threads = Path(words) if words else WORDS_FOLDER, threads
         try:
             self._settings = {language: SearchSettings(**(search or {})) for language in sorted(self.languages)}

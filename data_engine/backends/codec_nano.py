@@ -22,16 +22,21 @@ FOLDER = Path(__file__).parent.parent / "assets" / "codec_nano"
 ENCODER, CODEBOOK, SEMANTIC = "encoder.onnx", "linguistic_tokenizer.npy", "speech_tokenizer_v1.onnx"
 DECODER, VOCODER = "decoder.onnx", "vocoder.onnx"
 
-_FULL_BITS, _SMALL_BITS = 32, 8
+FULL_BITS, SMALL_BITS = 32, 8
+
+
+def network_file(folder: Path, name: str, bits: int) -> Path:
+    """Returns the file of a tokenizer in 32 or 8 bits."""
+    return folder / (name.replace(".onnx", ".int8.onnx") if bits == SMALL_BITS else name)
 
 
 class NanoCodec:
     """Small Step-Audio tokenizers (arXiv 2502.11946, sec. 3.1): k-means on encoder states, FSQ semantic codes.
 
     Args:
-        path: Folder with encoder.onnx, linguistic_tokenizer.npy, speech_tokenizer_v1.onnx and, to decode,
+        path: Folder with encoder.int8.onnx, linguistic_tokenizer.npy, speech_tokenizer_v1.int8.onnx and, to decode,
             decoder.onnx and vocoder.onnx; the shipped one when not given.
-        bits: 8 takes the tokenizers `*.int8.onnx`.
+        bits: 8; 32 takes encoder.onnx and speech_tokenizer_v1.onnx, the float files of a training.
         threads: Threads of a network.
         batch_seconds: Seconds of audio the semantic tokenizer sees at once.
         temperature: Deviation of the noise the decoder starts from.
@@ -40,11 +45,11 @@ class NanoCodec:
     sample_rate = SAMPLE_RATE
 
     def __init__(
-        self, path: str | None = None, bits: int = _FULL_BITS, threads: int = 1, batch_seconds: float = 120.0,
+        self, path: str | None = None, bits: int = SMALL_BITS, threads: int = 1, batch_seconds: float = 120.0,
         temperature: float = 0.6,
     ) -> None:  # fmt: skip
-        if bits not in (_FULL_BITS, _SMALL_BITS):
-            raise ConfigError(f"codec 'nano' has {_SMALL_BITS} or {_FULL_BITS} bits, not {bits}")
+        if bits not in (FULL_BITS, SMALL_BITS):
+            raise ConfigError(f"codec 'nano' has {SMALL_BITS} or {FULL_BITS} bits, not {bits}")
         self._folder = Path(path) if path else FOLDER
         self.quant_bits = bits
         self._threads, self._batch_frames, self._temperature = threads, int(batch_seconds * 100), temperature
@@ -122,4 +127,4 @@ class NanoCodec:
         return self._decoder
 
     def _network(self, name: str) -> Path:
-        return self._folder / (name.replace(".onnx", ".int8.onnx") if self.quant_bits == _SMALL_BITS else name)
+        return network_file(self._folder, name, self.quant_bits)

@@ -1,7 +1,7 @@
 """Writes a linguistic encoder as a folder that `funasr.AutoModel` loads: a Paraformer without decoder, CTC only.
 
-`python -m data_engine.models.funasr_folder SOURCE TARGET` makes one of shipped `encoder.onnx` and `tokens.json`, and
-puts the codebook beside it: what codec `step-audio` takes as `linguistic`.
+`python -m data_engine.models.funasr_folder SOURCE TARGET` makes one of the shipped `encoder.int8.onnx` and
+`tokens.json`, and puts the codebook beside it: what codec `step-audio` takes as `linguistic`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import yaml
 
 from data_engine.models.kaldi_fbank import BANDS, LFR_STACK, LFR_STEP, SAMPLE_RATE
 from data_engine.models.linguistic_encoder import ENCODER, INPUT_SIZE, LinguisticEncoder
-from data_engine.models.onnx_storage import HALF
+from data_engine.models.onnx_weights import stored_weights
 
 CODEBOOK = "linguistic_tokenizer.npy"
 
@@ -48,13 +48,9 @@ def write_funasr(model: LinguisticEncoder, tokens: Sequence[str], folder: Path) 
 
 
 def read_onnx(path: Path) -> LinguisticEncoder:
-    """Returns the model of an `encoder.onnx`; its frame head, which only training needs, stays as it was drawn."""
-    import onnx
-    from onnx import numpy_helper
-
+    """Returns the model of an exported encoder; its frame head, which only training needs, stays as it was drawn."""
     found = {
-        weight.name.removesuffix(HALF).removeprefix("model."): torch.from_numpy(numpy_helper.to_array(weight).copy())
-        for weight in onnx.load(path).graph.initializer
+        name.removeprefix("model."): torch.from_numpy(np.array(values)) for name, values in stored_weights(path).items()
     }
     model = LinguisticEncoder(len(found["ctc.bias"]), ENCODER)
     model.load_state_dict({**model.state_dict(), **found})
@@ -89,9 +85,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Writes a FunASR folder from an exported linguistic encoder.")
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--encoder", default="encoder.int8.onnx", help="file in SOURCE")
     arguments = parser.parse_args()
     tokens = json.loads((arguments.source / "tokens.json").read_text(encoding="utf-8"))
-    write_funasr(read_onnx(arguments.source / "encoder.onnx"), tokens, arguments.target)
+    write_funasr(read_onnx(arguments.source / arguments.encoder), tokens, arguments.target)
     shutil.copyfile(arguments.source / CODEBOOK, arguments.target / CODEBOOK)
 
 

@@ -15,8 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from data_engine.core.errors import MissingExtraError
+from data_engine.models.onnx_storage import HALF
 
 Floats = npt.NDArray[np.float32]
+
+_BYTES, _STEP = ".int8", ".step"
+"""Suffixes of the stored integers of a weight and of their steps."""
 
 _LARGEST = 127
 _MANTISSA = 4
@@ -57,6 +61,21 @@ def rounded_weights(weights: Floats, axis: int) -> tuple[npt.NDArray[np.int8], F
         candidate = short(candidate * (1 + 2.0 ** -(_MANTISSA + 2)))
     single = steps.astype(np.float32)
     return np.rint(exact / single).astype(np.int8), single
+
+
+def stored_weights(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Returns the weights of an ONNX file by name, however they are stored: whole, in half precision or as bytes."""
+    import onnx
+    from onnx import numpy_helper
+
+    found = {weight.name: numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer}
+    steps = {name: found.pop(name) for name in list(found) if name.endswith(_STEP)}
+    weights: dict[str, npt.NDArray[Any]] = {}
+    for name, values in found.items():
+        layer = name.removesuffix(_BYTES)
+        step = steps.get(layer + _STEP) if layer != name else None
+        weights[layer.removesuffix(HALF)] = values if step is None else values.astype(np.float32) * step
+    return weights
 
 
 def store_weights_as_bytes(source: Path, target: Path) -> int:
@@ -113,9 +132,9 @@ def _replace(graph: Any, name: str, axis: int, makers: dict[str, Any], stored: d
     old = stored[_origin(name, makers)]
     integers, steps = rounded_weights(numpy_helper.to_array(old).astype(np.float32), axis)
     graph.initializer.remove(old)
-    graph.initializer.append(numpy_helper.from_array(integers, f"{name}.int8"))
-    graph.initializer.append(numpy_helper.from_array(steps, f"{name}.step"))
+    graph.initializer.append(numpy_helper.from_array(integers, name + _BYTES))
+    graph.initializer.append(numpy_helper.from_array(steps, name + _STEP))
     return [
-        helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [f"{name}.float", f"{name}.step"], [name]),
+        helper.make_node("Cast", [name + _BYTES], [f"{name}.float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{name}.float", name + _STEP], [name]),
     ]

@@ -1,4 +1,7 @@
-"""Collects what the trainings wrote into the folders that ship, with the pictures of their losses."""
+"""Collects what the trainings wrote into the folders that ship, with the pictures of their losses.
+
+The float files of the codec stay together in `codec_nano` beside the trainings; their 8-bit variants ship.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_engine.backends.codec_nano import ENCODER, SEMANTIC
 from data_engine.training.curves import draw
+from data_engine.training.quantise import quantise
 
 CODEC = {
     "linguistic": ("release/encoder.onnx", "release/linguistic_tokenizer.npy", "release/tokens.json"),
@@ -16,7 +21,7 @@ CODEC = {
     "decoder": ("decoder.onnx",),
     "vocoder": ("vocoder.onnx",),
 }
-"""Training -> its files in the codec's folder."""
+"""Training -> the files of the codec it makes."""
 
 SPEAKER = "speaker-lm"
 
@@ -28,11 +33,18 @@ def ship(trained: Path, assets: Path) -> Iterator[str]:
         trained: Folder of the trainings, `out/training`.
         assets: `data_engine/assets`.
     """
+    floats, shipped = trained / "codec_nano", assets / "codec_nano"
     for name, files in CODEC.items():
         if all((trained / name / file).is_file() for file in files):
             for file in files:
-                yield _copy(trained / name / file, assets / "codec_nano" / Path(file).name)
-            draw(trained / name, assets / "codec_nano" / f"{name}.png", name)
+                _copy(trained / name / file, floats / Path(file).name)
+            shipped.mkdir(parents=True, exist_ok=True)
+            draw(trained / name, shipped / f"{name}.png", name)
+    if all((floats / name).is_file() for name in (ENCODER, SEMANTIC)):
+        quantise(floats)
+    for path in sorted(floats.glob("*")):
+        if path.name not in (ENCODER, SEMANTIC):
+            yield _copy(path, shipped / path.name)
     released = trained / SPEAKER / "release"
     for path in sorted(released.glob("*")):
         yield _copy(path, assets / "speaker_lm" / path.name)

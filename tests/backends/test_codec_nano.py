@@ -32,7 +32,7 @@ def folder(tmp_path_factory, speech):
 
 @pytest.fixture(scope="module")
 def codec(folder):
-    opened = build_backend("codec", "nano", {"path": str(folder)})
+    opened = build_backend("codec", "nano", {"path": str(folder), "bits": 32})
     opened.open()
     return opened
 
@@ -130,7 +130,7 @@ def test_long_speech_is_decoded_a_minute_at_a_time_without_a_seam(codec, speech)
 def test_without_a_decoder_decoding_says_what_is_missing(folder, tmp_path):
     for name in ("encoder.onnx", "linguistic_tokenizer.npy", "speech_tokenizer_v1.onnx"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    codec = build_backend("codec", "nano", {"path": str(tmp_path)})
+    codec = build_backend("codec", "nano", {"path": str(tmp_path), "bits": 32})
     codec.open()
     with pytest.raises(ConfigError, match=r"no decoder\.onnx"):
         codec.decode([], [])
@@ -139,7 +139,7 @@ def test_without_a_decoder_decoding_says_what_is_missing(folder, tmp_path):
 def test_the_tokenizer_hash_is_that_of_the_tokenizer_files(folder, tmp_path):
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    build = lambda path: build_backend("codec", "nano", {"path": str(path)}).revision  # noqa: E731
+    build = lambda path: build_backend("codec", "nano", {"path": str(path), "bits": 32}).revision  # noqa: E731
     assert build(tmp_path) == build(folder)
     (tmp_path / "decoder.onnx").write_bytes(b"another decoder")
     assert build(tmp_path) == build(folder)
@@ -152,10 +152,10 @@ def test_the_8_bit_variant_is_another_tokenizer(folder, tmp_path, speech):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     for name in ("encoder", "speech_tokenizer_v1"):
         (tmp_path / f"{name}.onnx").rename(tmp_path / f"{name}.int8.onnx")
-    small = build_backend("codec", "nano", {"path": str(tmp_path), "bits": 8})
+    small = build_backend("codec", "nano", {"path": str(tmp_path)})
     small.open()
     assert small.quant_bits == 8
-    assert small.revision != build_backend("codec", "nano", {"path": str(folder)}).revision
+    assert small.revision != build_backend("codec", "nano", {"path": str(folder), "bits": 32}).revision
     assert len(small.encode([speech[:16000]])[0].vq02) == 16
     with pytest.raises(ConfigError, match="8 or 32 bits"):
         build_backend("codec", "nano", {"bits": 4})
@@ -163,7 +163,7 @@ def test_the_8_bit_variant_is_another_tokenizer(folder, tmp_path, speech):
 
 def test_a_missing_folder_is_a_configuration_error(tmp_path):
     with pytest.raises(ConfigError, match=r"no file .*encoder\.onnx"):
-        _ = build_backend("codec", "nano", {"path": str(tmp_path)}).revision
+        _ = build_backend("codec", "nano", {"path": str(tmp_path), "bits": 32}).revision
 
 
 def test_a_pickled_codebook_is_never_unpickled(folder, tmp_path):
@@ -171,14 +171,14 @@ def test_a_pickled_codebook_is_never_unpickled(folder, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     np.save(tmp_path / "linguistic_tokenizer.npy", np.array([{}], object), allow_pickle=True)
     with pytest.raises(ConfigError, match="codebook"):
-        build_backend("codec", "nano", {"path": str(tmp_path)}).open()
+        build_backend("codec", "nano", {"path": str(tmp_path), "bits": 32}).open()
 
 
 def test_encoding_and_decoding_do_not_import_torch(folder):
     program = (
         "import sys, numpy as np\n"
         "from data_engine.backends.catalog import build_backend\n"
-        f"codec = build_backend('codec', 'nano', {{'path': {str(folder)!r}}})\n"
+        f"codec = build_backend('codec', 'nano', {{'path': {str(folder)!r}, 'bits': 32}})\n"
         "codec.open()\n"
         "streams = codec.encode([np.zeros(16000, np.float32)])\n"
         "codec.decode(streams, [np.zeros(256, np.float32)])\n"

@@ -136,7 +136,7 @@ def test_figures_of_other_tokenizers_go_and_a_reason_replaces_no_figure():
 @pytest.fixture
 def nothing(tmp_path):
     absent = str(tmp_path / "absent")
-    names = ("codec", "funasr", "semantic_checkpoint", "cache", "corpus", "demo", "answers")
+    names = ("codec", "floats", "funasr", "semantic_checkpoint", "cache", "corpus", "demo", "answers")
     values = dict.fromkeys(names, absent) | {"output": str(tmp_path / "out"), "probes": {"parts": {"flite": 4}}}
     return validate(EvaluationSettings, values, "test")
 

@@ -8,11 +8,12 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from data_engine.models.fake_quant import put_on_grid  # noqa: E402
-from data_engine.models.onnx_weights import rounded_weights  # noqa: E402
+from data_engine.models.onnx_weights import rounded_weights, stored_weights  # noqa: E402
 from data_engine.models.semantic_tokenizer import SemanticEncoder, export  # noqa: E402
 from data_engine.models.whisper_mel import whisper_log_mel  # noqa: E402
 from data_engine.training.loop import halve  # noqa: E402
 from data_engine.training.quantise import agreement, quantise, small_name  # noqa: E402
+from data_engine.training.shipping import ship  # noqa: E402
 from tests.backends.tiny_codec import OneLayer  # noqa: E402
 
 SIZE = 32
@@ -107,3 +108,37 @@ def test_steps_are_per_channel_and_integers_use_the_whole_range():
     assert steps.shape == (1, 5)
     assert np.abs(integers).max(0).tolist() == [127, 127, 127, 127, 0]
     assert np.abs(integers * steps - weights).max() <= steps.max() / 2 * 1.001
+
+
+def test_stored_weights_are_the_same_whatever_they_are_stored_as(grid):
+    whole = stored_weights(grid / "encoder.onnx")
+    assert {name: values.shape for name, values in whole.items()} == {
+        "states.weight": (SIZE, 560), "states.bias": (SIZE,),
+    }  # fmt: skip
+    for name, values in stored_weights(grid / "encoder.int8.onnx").items():
+        assert np.array_equal(values, whole[name].astype(np.float32))
+
+
+def test_finished_trainings_ship_in_eight_bits_with_hashes_for_the_card(grid, tmp_path):
+    trained, assets = tmp_path / "trained", tmp_path / "assets"
+    for name, files in {
+        "linguistic/release": ("encoder.onnx", "linguistic_tokenizer.npy"),
+        "semantic": ("speech_tokenizer_v1.onnx",),
+    }.items():
+        (trained / name).mkdir(parents=True)
+        for file in files:
+            (trained / name / file).write_bytes((grid / file).read_bytes())
+    (trained / "linguistic/release/tokens.json").write_text("[]")
+    for name in ("linguistic", "semantic"):
+        (trained / name / "losses.csv").write_text("step,seconds,audio_hours,rate,loss\n1,1,1,1,2\n2,2,2,1,1\n")
+        (trained / name / "evaluations.jsonl").write_text(
+            '{"step": 2, "minutes": 1.0, "audio_hours": 1.0, "figure": 0.5}\n'
+        )
+    lines = list(ship(trained, assets))
+    shipped = {path.name for path in (assets / "codec_nano").iterdir()}
+    assert shipped == {
+        "encoder.int8.onnx", "speech_tokenizer_v1.int8.onnx", "linguistic_tokenizer.npy", "tokens.json",
+        "linguistic.png", "semantic.png",
+    }  # fmt: skip
+    assert len(lines) == 4 and all("MB" in line for line in lines)
+    assert (assets / "codec_nano" / "encoder.int8.onnx").read_bytes() == (grid / "encoder.int8.onnx").read_bytes()

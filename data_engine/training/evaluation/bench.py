@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_engine.backends.catalog import build_backend
-from data_engine.backends.codec_nano import FOLDER, NanoCodec
+from data_engine.backends.codec_nano import FOLDER, SMALL_BITS, NanoCodec
 from data_engine.backends.protocols import CodeStreams, Recognizer, Wave
 from data_engine.backends.speaker_resemblyzer import ResemblyzerEmbedder
 from data_engine.core.errors import ConfigError, MissingExtraError
@@ -36,13 +36,13 @@ class Bench:
         self.original_words: Callable[[str], WordCounts] = cache(self._original_words)
         self.speakers: Callable[[str], npt.NDArray[np.float32]] = cache(self._speakers)
 
-    def open_codec(self, bits: int = 32) -> NanoCodec:
-        """Returns an opened codec.
+    def open_codec(self, folder: Path, bits: int) -> NanoCodec:
+        """Returns the codec of a folder in 8 or 32 bits, opened.
 
         Raises:
             NotMeasuredError: A file of it is missing.
         """
-        codec = NanoCodec(str(self.folder), bits=bits)
+        codec = NanoCodec(str(folder), bits=bits)
         try:
             codec.open()
         except (ConfigError, MissingExtraError) as error:
@@ -51,8 +51,8 @@ class Bench:
 
     @cached_property
     def codec(self) -> NanoCodec:
-        """The codec at full precision."""
-        return self.open_codec()
+        """The codec that ships."""
+        return self.open_codec(self.folder, SMALL_BITS)
 
     @property
     def tokenizer_hash(self) -> str | None:

@@ -65,6 +65,7 @@ class EvaluationSettings(Settings):
     Attributes:
         output: Folder of `results.json` and `table.md`.
         codec: Folder of the tokenizers and the decoder; the shipped one when not given.
+        floats: Folder of the same tokenizers in 32 bits, as `data_engine.training.shipping` leaves it.
         funasr: The same linguistic tokenizer as a FunASR folder.
         semantic_checkpoint: `state.pt` of the semantic tokenizer's training, for the phone head it was trained with.
         cache: Folder that `data_engine.training.speech.waves` made.
@@ -82,6 +83,7 @@ class EvaluationSettings(Settings):
 
     output: Path
     codec: Path | None = None
+    floats: Path
     funasr: Path
     semantic_checkpoint: Path
     cache: Path

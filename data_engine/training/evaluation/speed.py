@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from data_engine.backends.codec_nano import SEMANTIC
+from data_engine.backends.codec_nano import SEMANTIC, SMALL_BITS, network_file
 from data_engine.backends.codec_step_audio import StepAudioCodec
 from data_engine.backends.protocols import CodeStreams, Wave
 from data_engine.core.errors import ConfigError
@@ -56,7 +56,7 @@ def over_one_by_one(bench: Bench) -> dict[str, Found]:
     `speed.threads`; the cheaper one counts, so its overhead of threads does not. Details: processor and wall seconds
     per second of audio of each, of codec nano too, and the share of linguistic codes that are the same.
     """
-    funasr, semantic = bench.settings.funasr, bench.folder / SEMANTIC
+    funasr, semantic = bench.settings.funasr, network_file(bench.folder, SEMANTIC, SMALL_BITS)
     peers = {"chunks": OneClipTokenizer(funasr, semantic, True), "whole": OneClipTokenizer(funasr, semantic, False)}
     ours = StepAudioCodec(linguistic=str(funasr), semantic=str(semantic))
     ours.open()

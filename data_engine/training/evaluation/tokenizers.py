@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_engine.backends.codec_nano import ENCODER
+from data_engine.backends.codec_nano import ENCODER, FULL_BITS, SMALL_BITS, network_file
 from data_engine.backends.protocols import CodeStreams, Wave
 from data_engine.backends.semantic_session import onnx_session
 from data_engine.models.codec_views import normalise_peak
@@ -29,7 +29,7 @@ _SAME_TOKENIZER = 0.98
 def linguistic(bench: Bench) -> dict[str, Found]:
     """Returns the phone error rates of the encoder's best CTC path, with the ONNX file that ships."""
     bench.codec  # noqa: B018 (says what is missing)
-    session = onnx_session(bench.folder / ENCODER, "cpu", 1)
+    session = onnx_session(network_file(bench.folder, ENCODER, SMALL_BITS), "cpu", 1)
 
     def best_path(wave: Wave) -> Ints:
         rows = low_frame_rate(kaldi_fbank(normalise_peak(wave)))[None]
@@ -175,12 +175,12 @@ def _entropy(shares: npt.NDArray[np.float64]) -> float:
 
 def int8(bench: Bench) -> dict[str, Found]:
     """Returns the shares of ids that the 8-bit tokenizers keep, on both test sets."""
-    small = bench.open_codec(bits=8)
+    full = bench.open_codec(bench.settings.floats, FULL_BITS)
     spoken = bench.spoken("teachers") + bench.spoken("real")
-    full, ours = bench.streams("teachers") + bench.streams("real"), small.encode([one.wave for one in spoken])
+    ours, theirs = bench.streams("teachers") + bench.streams("real"), full.encode([one.wave for one in spoken])
     found = {}
     for key, stream in (("linguistic", "vq02"), ("semantic", "vq06")):
-        pairs = [(getattr(a, stream), getattr(b, stream)) for a, b in zip(full, ours, strict=True)]
+        pairs = [(getattr(a, stream), getattr(b, stream)) for a, b in zip(theirs, ours, strict=True)]
         equal, total = [int((a == b).sum()) for a, b in pairs], [len(a) for a, _ in pairs]
-        found[key] = bench.found(ratio_of(equal, total), len(pairs), hash_8_bit=small.revision)
+        found[key] = bench.found(ratio_of(equal, total), len(pairs), hash_32_bit=full.revision)
     return found

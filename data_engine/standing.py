@@ -14,6 +14,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "curate": ("curate", "duplicates", "decide", "voices"),
     "synthesize": ("synthesize",),
     "prefer": ("prefer",),
+    "teach": ("teach",),  # a part of the training corpus
 }
 """Section of a config -> the pipelines it runs, in order; each begins when the one before it is done."""
 

@@ -34,6 +34,8 @@ STAGES: dict[str, str] = {
     "select": "data_engine.stages.select:Select",
     "assemble": "data_engine.stages.assemble:Assemble",
     "pair": "data_engine.stages.pair:Pair",
+    "teach": "data_engine.training.teach:Teach",
+    "admit": "data_engine.training.teach:Admit",
 }
 
 

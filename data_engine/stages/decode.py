@@ -63,6 +63,8 @@ class DecodeConfig(Settings):
 class Decode:
     """Finds, decodes, repairs, mixes and resamples recordings, in one pass and in flat memory.
 
+    The split is the item's attribute `split` when that is train, validation or test, else a hash of the recording.
+
     Consumes: item_id, uri, member, duplicate_of, language, speaker, licence, consent_basis, allowed_uses,
         text, attributes
     Produces: recording_id, item_id, uri, member, language, speaker, licence, consent_basis, allowed_uses,
@@ -79,7 +81,7 @@ class Decode:
         self.config = config
         self.spec = StageSpec(
             name="decode",
-            version="1",
+            version="2",
             consumes=source.pick(*_COPIED, "duplicate_of"),
             produces=recording.pick(*[n for n in recording.names if n not in ("speech", "turns", "num_speakers")]),
             shape="expand",
@@ -122,7 +124,8 @@ class Decode:
             if first != item["item_id"]:
                 raise RecordError("DUPLICATE", f"the same bytes as item {first}")
             copied = {name: item[name] for name in _COPIED} | {"uri": public_uri(item["uri"])}
-            return copied | self._decode(local, _attributes(item))
+            attributes = _attributes(item)
+            return copied | {"split": _split(attributes, local.recording_id)} | self._decode(local, attributes)
         finally:
             local.release()
 
@@ -202,7 +205,6 @@ class Decode:
         used = _used(weights)
         return {
             "recording_id": recording_id,
-            "split": split_of(recording_id),
             "container": info.container,
             "codec": info.codec,
             "source_sample_rate": info.sample_rate,
@@ -232,6 +234,12 @@ def _used(weights: FloatArray) -> list[int]:
 def _attributes(item: Mapping[str, Any]) -> Mapping[str, Any]:
     found = json.loads(item["attributes"]) if item["attributes"] else {}
     return found if isinstance(found, dict) else {}
+
+
+def _split(attributes: Mapping[str, Any], recording_id: str) -> str:
+    """Returns the split a manifest declares, so that speakers can be held out; else a hash of the recording decides."""
+    declared = attributes.get("split")
+    return declared if declared in ("train", "validation", "test") else split_of(recording_id)
 
 
 def _channel_number(value: object) -> int | None:

@@ -19,6 +19,7 @@ from data_engine.tokens.layout import interleave_codes
 from data_engine.tokens.records import tts_record
 from data_engine.tokens.templates import system_prompt
 from data_engine.tokens.vocabulary import Ids, SpecialTokens
+from data_engine.training.speech.waves import DROP
 
 _AQAA = ("type", "split", "input_ids", "loss_mask", "text_tokenizer_hash")
 _SEGMENTS = ("text", "speaker_id", "split", "language", "vq02", "vq06")
@@ -89,7 +90,8 @@ def coded_corpus(output: Path, codes: Path) -> Iterator[Coded]:
     with np.load(codes) as stored:
         columns = {name: stored[name] for name in ("chosen", "first", "groups", "linguistic", "semantic")}
     place = {int(row): number for number, row in enumerate(columns["chosen"])}
-    for number, row in enumerate(_rows(str(output), "segments", _SEGMENTS[:4])):
+    rows = (row for row in _rows(str(output), "segments", (*_SEGMENTS[:4], "decision")) if row["decision"] != DROP)
+    for number, row in enumerate(rows):
         if number in place and row["text"]:
             first, groups = (int(columns[name][place[number]]) for name in ("first", "groups"))
             linguistic = columns["linguistic"][2 * first : 2 * (first + groups)]

@@ -13,7 +13,10 @@ from data_engine.core.stage import FoldStage, Stage, StageSpec
 from data_engine.stages.catalog import STAGES, build_stage, stage_signature_parts
 
 REJECT_CODES = next(f for f in load_schema("reject").fields if f.name == "code").values
-MINIMAL = {"filter": {"policy": {"name": "none", "version": 1, "rules": []}}}
+MINIMAL = {
+    "filter": {"policy": {"name": "none", "version": 1, "rules": []}},
+    "teach": {"part": {"kind": "closed"}, "lists": ".", "speechocean": ".", "recordings": "."},
+}
 
 
 def stage_class(name):

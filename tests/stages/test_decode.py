@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from data_engine.core.harness import StageRun
+from data_engine.core.ids import split_of
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import Stage, Worker
 from data_engine.io.scratch import ScratchAudio
@@ -305,3 +306,10 @@ def test_the_same_file_gives_the_same_row_and_samples(tmp_path):
     first, second = (shard.one(path) for shard in shards)
     assert pa.array([first]) == pa.array([second])
     np.testing.assert_array_equal(shards[0].wave(first), shards[1].wave(second))
+
+
+@pytest.mark.parametrize(("declared", "kept"), [("test", True), ("validation", True), ("dev", False), (3, False)])
+def test_a_declared_split_holds_where_it_is_one(tmp_path, shard, declared, kept):
+    path = write(tmp_path / "a.wav", tone())
+    row = shard.one(path, attributes=json.dumps({"split": declared}))
+    assert row["split"] == (declared if kept else split_of(row["recording_id"]))

@@ -17,7 +17,7 @@ from data_engine.training.evaluation.figures import NotMeasuredError
 from data_engine.training.evaluation.settings import ProbeSettings, SetSettings
 from data_engine.training.speech.phones import PAUSE, SPECIALS, TOKEN_IDS
 from data_engine.training.speech.spoken import SAMPLE_RATE
-from data_engine.training.speech.waves import Part, Utterance, load
+from data_engine.training.speech.waves import DROP, Part, Utterance, load
 
 Ints = npt.NDArray[np.int64]
 SILENT = [TOKEN_IDS[name] for name in (*SPECIALS, PAUSE, "<unk>")]
@@ -71,9 +71,8 @@ def texts_of(corpus: Path, name: str) -> list[str]:
     """
     storage = Storage(str(corpus / name))
     parts = committed_parts(storage, "segments") if (corpus / name).is_dir() else []
-    texts = [
-        str(row["text"]) for p in parts for batch in read_batches(storage, p, ("text",)) for row in batch.to_pylist()
-    ]
+    batches = (batch for part in parts for batch in read_batches(storage, part, ("text", "decision")))
+    texts = [str(row["text"]) for batch in batches for row in batch.to_pylist() if row["decision"] != DROP]
     if not texts:
         raise NotMeasuredError(f"there is no '{corpus / name}'; {_MAKE}")
     return texts

@@ -65,14 +65,18 @@ def closed_lines(test: bool, count: int) -> Iterator[Line]:
         yield from (Line(text, voice, 0, split) for voice in CLOSED_VOICES)
 
 
-def spoken_line(line: Line) -> Spoken | None:
-    """Returns a line as flite says it, tempo within 6 % and pitch within 4 % of the voice's own, pauses cut."""
+def spoken_line(line: Line) -> Spoken:
+    """Returns a line as flite says it, tempo within 6 % and pitch within 4 % of the voice's own, pauses cut.
+
+    Raises:
+        RecordError: SYNTHESIS_FAILED.
+    """
     rng = np.random.default_rng(seed_of("rendition", line.text, line.voice, line.rendition))
     natural = line.rendition == 0
     stretch = 1.0 if natural else float(rng.uniform(0.94, 1.06))
     pitch = VOICES[line.voice] * (1.0 if natural else float(rng.uniform(0.96, 1.04)))
     spoken = speak(Sentence(line.text, "en", "closed domain"), line.voice, stretch, pitch, 1.0, line.split)
-    return spoken and trimmed(spoken)
+    return trimmed(spoken)
 
 
 def trimmed(spoken: Spoken) -> Spoken:

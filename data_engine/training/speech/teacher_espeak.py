@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from data_engine.backends.timbre import (
     resynthesize,
     speaker_norms,
 )
+from data_engine.core.errors import RecordError
 from data_engine.training.speech.phones import TimedPhone, from_espeak, warped
 from data_engine.training.speech.spoken import SAMPLE_RATE, Spoken, Wave, levelled, resampled
 from data_engine.training.speech.texts import Sentence
@@ -37,19 +39,19 @@ def voice_of(sentence: Sentence, rng: np.random.Generator) -> str:
     return str(rng.choice(_ENGLISH, p=_WEIGHTS))
 
 
-def speak(sentence: Sentence, utterance: Utterance, warp: float, split: str) -> Spoken | None:
-    """Returns a sentence as espeak-ng says it, or None when it used a phone we do not have.
+def speak(sentence: Sentence, utterance: Utterance, warp: float, split: str) -> Spoken:
+    """Returns a sentence as espeak-ng says it.
 
     Args:
         sentence: What is said.
         utterance: How.
         warp: Factor on pitch and formants; the utterance becomes shorter by it.
         split: train or test.
+
+    Raises:
+        RecordError: SYNTHESIS_FAILED, it said nothing or used a phone we do not have.
     """
-    said = shared_library().say(utterance)
-    phones = from_espeak(said.phonemes, len(said.samples), sentence.language == "zh")
-    if phones is None or len(phones) < 2:
-        return None
+    said, phones = _said(sentence, utterance)
     wave = at_16k(said)
     warped_wave = resampled(wave, 1 / warp) if warp != 1 else wave
     times = warped(phones, SAMPLE_RATE / ESPEAK_RATE / warp, len(warped_wave))
@@ -57,18 +59,27 @@ def speak(sentence: Sentence, utterance: Utterance, warp: float, split: str) -> 
     return Spoken(levelled(warped_wave), sentence.text, sentence.language, speaker, SOURCE, LICENCE, split, times)
 
 
+def _said(sentence: Sentence, utterance: Utterance) -> tuple[SpokenText, list[TimedPhone]]:
+    said = shared_library().say(utterance)
+    phones = from_espeak(said.phonemes, len(said.samples), sentence.language == "zh")
+    if phones is None or len(phones) < 2:
+        why = "with a phone we do not have" if phones is None else "with fewer than two phones"
+        raise RecordError("SYNTHESIS_FAILED", f"espeak-ng ({utterance.voice}) said '{sentence.text[:60]}' {why}")
+    return said, phones
+
+
 def at_16k(said: SpokenText) -> Wave:
     """Returns what espeak-ng said at 16 kHz, float32 [samples]."""
     return resampled(said.samples.astype(np.float32) / 32768.0, SAMPLE_RATE / ESPEAK_RATE)
 
 
-def draw(sentence: Sentence, rng: np.random.Generator) -> Spoken | None:
+def draw(sentence: Sentence, rng: np.random.Generator) -> Spoken:
     """Returns a sentence by a drawn voice, rate and pitch; half of them with another vocal tract."""
     warp = float(rng.uniform(0.86, 1.16)) if rng.random() < 0.5 else 1.0
     return speak(sentence, _drawn_utterance(sentence, rng), warp, "train")
 
 
-def natural(sentence: Sentence, number: int) -> Spoken | None:
+def natural(sentence: Sentence, number: int) -> Spoken:
     """Returns a test sentence in the variants at their own pitch and rate, by turns."""
     voice = voice_of(sentence, np.random.default_rng(number)) if sentence.language == "zh" else "en-us"
     return speak(sentence, Utterance(sentence.text, voice, VARIANTS[number % len(VARIANTS)]), 1.0, "test")
@@ -98,18 +109,15 @@ class VoiceRenderer:
         rates: Words per minute, from and to; the engine's fastest happy speech is at 330.
     """
 
-    def __init__(self, voices: list[TargetVoice], rates: tuple[int, int] = (110, 250)) -> None:
+    def __init__(self, voices: Sequence[TargetVoice], rates: tuple[int, int] = (110, 250)) -> None:
         self._voices, self._rates = voices, rates
         self._rules: ProsodyRules = read_rules()
         self._norms: dict[tuple[str, str], SpeakerNorms] = {}
 
-    def draw(self, sentence: Sentence, rng: np.random.Generator, split: str = "train") -> Spoken | None:
-        """Returns a sentence in a drawn voice with a drawn emotion, or None when espeak-ng's phones do not fit."""
+    def draw(self, sentence: Sentence, rng: np.random.Generator, split: str = "train") -> Spoken:
+        """Returns a sentence in a drawn voice with a drawn emotion; raises RecordError as `speak` does."""
         utterance = _drawn_utterance(sentence, rng, self._rates)
-        said = shared_library().say(utterance)
-        phones = from_espeak(said.phonemes, len(said.samples), sentence.language == "zh")
-        if phones is None or len(phones) < 2:
-            return None
+        said, phones = _said(sentence, utterance)
         target = self._voices[rng.integers(len(self._voices))]
         wave = self._rendered(at_16k(said), utterance, target, rng)
         times: list[TimedPhone] = warped(phones, SAMPLE_RATE / ESPEAK_RATE, len(wave))

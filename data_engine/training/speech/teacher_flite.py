@@ -67,8 +67,8 @@ def parse_phones(printed: str, sample_rate: int) -> list[TimedPhone]:
     return merged([TimedPhone(name, edges[n], edges[n + 1]) for n, (name, _) in enumerate(pairs)])
 
 
-def speak(sentence: Sentence, voice: str, stretch: float, f0_hz: float, warp: float, split: str) -> Spoken | None:
-    """Returns a sentence in a voice, or None when flite used a phone we do not have.
+def speak(sentence: Sentence, voice: str, stretch: float, f0_hz: float, warp: float, split: str) -> Spoken:
+    """Returns a sentence in a voice.
 
     Args:
         sentence: English.
@@ -77,6 +77,9 @@ def speak(sentence: Sentence, voice: str, stretch: float, f0_hz: float, warp: fl
         f0_hz: Mean F0 before warping.
         warp: Factor on pitch and formants; the utterance becomes shorter by it.
         split: train or test.
+
+    Raises:
+        RecordError: SYNTHESIS_FAILED, flite refused it or used a phone we do not have.
     """
     import soundfile
 
@@ -87,17 +90,18 @@ def speak(sentence: Sentence, voice: str, stretch: float, f0_hz: float, warp: fl
         printed = _printed("-psdur", sentence.text, *options, "-o", str(output))
         wave, rate = soundfile.read(output, dtype="float32")
     if rate != SAMPLE_RATE:
-        return None
+        raise RecordError("SYNTHESIS_FAILED", f"the voice '{voice}' of this flite speaks at {rate} Hz")
     phones = parse_phones(printed, rate)
-    if not phones or any(phone.name not in TOKEN_IDS for phone in phones):
-        return None
+    unknown = sorted({phone.name for phone in phones} - TOKEN_IDS.keys())
+    if not phones or unknown:
+        raise RecordError("SYNTHESIS_FAILED", f"flite said '{sentence.text[:60]}' with the phones {unknown or 'none'}")
     warped_wave = resampled(wave, 1 / warp) if warp != 1 else wave
     times = warped(phones, 1 / warp, len(warped_wave))
     name = voice if warp == 1 else f"{voice}*{warp:.2f}"
     return Spoken(levelled(warped_wave), sentence.text, "en", name, SOURCE, LICENCE, split, times)
 
 
-def draw(sentence: Sentence, rng: np.random.Generator) -> Spoken | None:
+def draw(sentence: Sentence, rng: np.random.Generator) -> Spoken:
     """Returns a sentence by a drawn pseudo-speaker: vocal tract 0.82..1.22, pitch 0.8..1.25, tempo 0.85..1.15."""
     voice = str(rng.choice(list(VOICES), p=_WEIGHTS))
     warp = float(rng.uniform(0.82, 1.22)) if rng.random() < 0.8 else 1.0
@@ -105,7 +109,7 @@ def draw(sentence: Sentence, rng: np.random.Generator) -> Spoken | None:
     return speak(sentence, voice, stretch, VOICES[voice] * float(rng.uniform(0.8, 1.25)), warp, "train")
 
 
-def natural(sentence: Sentence, number: int) -> Spoken | None:
+def natural(sentence: Sentence, number: int) -> Spoken:
     """Returns a test sentence in one of the natural voices, by turns."""
     voice = ("slt", "rms", "awb")[number % 3]
     return speak(sentence, voice, 1.0, VOICES[voice], 1.0, "test")

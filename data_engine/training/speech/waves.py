@@ -18,8 +18,11 @@ from data_engine.training.speech.phones import PAUSE, TOKEN_IDS
 from data_engine.training.speech.teacher_flite import pronounce
 
 Ints = npt.NDArray[np.int64]
+DROP = "drop"
+"""What a policy decides about rows that do not enter; a teacher's rows are not decided about."""
+
 PITCH_HOP, PITCH_FILE = 160, "pitch.npy"
-COLUMNS = ("audio", "text", "speaker_id", "phones")
+COLUMNS = ("audio", "text", "speaker_id", "phones", "decision")
 _INDEX = ("start", "length", "phone_start", "phone_count", "timed", "speaker", "source")
 
 
@@ -123,8 +126,9 @@ def build(output: Path, cache: Path) -> int:
 
 def _decoded(output: Path) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.int16]]]:
     for row in ShardDataset(str(output), "segments", columns=list(COLUMNS)):
-        samples, _ = decode_bytes(row["audio"]["bytes"])
-        yield row, np.rint(samples[0] * 32767).astype(np.int16)
+        if row["decision"] != DROP:
+            samples, _ = decode_bytes(row["audio"]["bytes"])
+            yield row, np.rint(samples[0] * 32767).astype(np.int16)
 
 
 def _pronunciation(row: dict[str, Any]) -> tuple[list[str], list[int] | None]:

@@ -34,6 +34,10 @@ _SILENT = 1e-4
 """Peak up to which there is nothing to recognize."""
 _WINDOW, _MARGIN = 330, 15
 """Frames the encoder sees at once, 19.8 s, and of those at either inner edge that only give context, 0.9 s."""
+_USUAL = 1.3
+_STRETCHES = ((7.3, 0.87), (8.5, 1.0), (14.0, _USUAL), (float("inf"), 1.8))
+"""Phones per second, and how far slower speech up to that pace is read to the encoder: CTC finds at most one phone in
+a frame of 60 ms, and fast speech has more."""
 
 
 class NanoRecognizer:
@@ -101,18 +105,24 @@ class NanoRecognizer:
         self._session = self._homophones = None
         self._searches = {}
 
-    def emissions(self, wave: Wave) -> Emissions:
-        """Returns the log posterior of each of `tokens` in each frame of 60 ms, float32 [frames, tokens].
+    def emissions(self, wave: Wave, stretch: float = 1.0) -> Emissions:
+        """Returns the log posterior of each of `tokens` in each frame, float32 [frames, tokens].
 
-        Frame n is centred on sample 960 n + 200. Waves below 25 ms have no frame. Long ones go through the encoder in
-        windows that overlap; only their features and posteriors are held whole.
+        Frame n is centred on sample (960 n + 200) / stretch: frames of 60 ms of the stretched speech. Waves below
+        25 ms have no frame. Long ones go through the encoder in windows that overlap; only their features and
+        posteriors are held whole.
 
         Args:
             wave: float32 [samples] at 16 kHz.
+            stretch: How much slower the encoder hears the speech, at the same pitch.
         """
         if len(wave) < FRAME:
             return np.zeros((0, len(self.tokens)), np.float32)
-        features = low_frame_rate(kaldi_fbank(normalise_peak(wave)))
+        return self._emissions(kaldi_fbank(normalise_peak(wave)), stretch)
+
+    def _emissions(self, bands: Emissions, stretch: float) -> Emissions:
+        """Returns the posteriors of frames of 10 ms [frames, bands]."""
+        features = low_frame_rate(bands if stretch == 1.0 else slowed(bands, stretch))
         step = _WINDOW - 2 * _MARGIN
         if len(features) <= _WINDOW:
             return self._posteriors(features)
@@ -138,19 +148,27 @@ class NanoRecognizer:
         return [self._transcribe(wave, language) for wave in waves]
 
     def _transcribe(self, wave: Wave, language: str) -> Transcript:
-        if np.abs(wave).max(initial=0.0) <= _SILENT:
+        if np.abs(wave).max(initial=0.0) <= _SILENT or len(wave) < FRAME:
             return Transcript("")
-        emissions = self.emissions(wave)
+        emissions, stretch = self._paced(kaldi_fbank(normalise_peak(wave)))
         search = self._searches[language]
         found = [
             FoundWord(word.text, word.first + start, word.end + start, word.log_posterior)
             for start, end in pieces(emissions)
             for word in search.words(emissions[start:end])
         ]
+        frame, names = CODE_SAMPLES / stretch, [word.text for word in found]
         if language == "en":
-            return timed(found, [word.text for word in found], " ", len(wave))
+            return timed(found, names, " ", len(wave), frame)
         assert self._homophones is not None, "open() first"
-        return timed(found, self._homophones.spell([word.text for word in found]), "", len(wave))
+        return timed(found, self._homophones.spell(names), "", len(wave), frame)
+
+    def _paced(self, bands: Emissions) -> tuple[Emissions, float]:
+        """Returns the posteriors of speech slowed as its pace asks for, and by how much."""
+        emissions = self._emissions(bands, _USUAL)
+        pace = phones_per_second(emissions, self.tokens.index(_PAUSE), CODE_SAMPLES / SAMPLE_RATE / _USUAL)
+        stretch = next(factor for most, factor in _STRETCHES if pace <= most)
+        return (emissions if stretch == _USUAL else self._emissions(bands, stretch)), stretch
 
     def _read_tokens(self) -> tuple[str, ...]:
         """Returns the names of the encoder's tokens."""
@@ -168,7 +186,31 @@ class NanoRecognizer:
         return posteriors
 
 
-def timed(found: Sequence[FoundWord], names: Sequence[str], between: str, num_samples: int) -> Transcript:
+def slowed(bands: Emissions, factor: float) -> Emissions:
+    """Returns frames [frames, bands] interpolated to `factor` times their number: slower speech at the same pitch."""
+    places = np.minimum(np.arange(int(len(bands) * factor)) / factor, len(bands) - 1)
+    before = places.astype(np.int64)
+    after, share = np.minimum(before + 1, len(bands) - 1), (places - before)[:, None].astype(np.float32)
+    return np.asarray((1 - share) * bands[before] + share * bands[after], np.float32)
+
+
+def phones_per_second(emissions: Emissions, pause: int, seconds: float) -> float:
+    """Returns the pace of the best path: phones over the time that is no pause.
+
+    Args:
+        emissions: Log posteriors [frames, tokens].
+        pause: Token of silence.
+        seconds: Of a frame.
+    """
+    best = emissions.argmax(axis=1)
+    begun = best[np.diff(best, prepend=-1) != 0]
+    spoken = int((emissions[:, pause] < np.log(0.5)).sum())
+    return float(((begun != BLANK) & (begun != pause)).sum() / max(spoken * seconds, 0.1))
+
+
+def timed(
+    found: Sequence[FoundWord], names: Sequence[str], between: str, num_samples: int, frame: float = CODE_SAMPLES
+) -> Transcript:
     """Returns the transcript of found words.
 
     Args:
@@ -176,10 +218,11 @@ def timed(found: Sequence[FoundWord], names: Sequence[str], between: str, num_sa
         names: What to call them.
         between: What is between them in the text.
         num_samples: Length of the wave; no word passes its end.
+        frame: Samples of a frame.
     """
     words = []
     for word, name in zip(found, names, strict=True):
-        start, end = (min(frame * CODE_SAMPLES, num_samples) for frame in (word.first, word.end))
+        start, end = (min(int(place * frame), num_samples) for place in (word.first, word.end))
         words.append(Word(name, start, end - start))
     if not words:
         return Transcript("")

@@ -22,8 +22,8 @@ BACKENDS: dict[str, dict[str, str]] = {
     },
     "quality": {"dnsmos": "data_engine.backends.quality_dnsmos:Dnsmos"},
     "codec": {
-        "kmeans": "data_engine.backends.codec_kmeans:KMeansCodec",
         "nano": "data_engine.backends.codec_nano:NanoCodec",
+        "kmeans": "data_engine.backends.codec_kmeans:KMeansCodec",
         "step-audio": "data_engine.backends.codec_step_audio:StepAudioCodec",
     },
     "llm": {

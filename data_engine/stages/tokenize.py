@@ -31,7 +31,7 @@ class TokenizeConfig(Settings):
     """
 
     record: Literal["segment", "candidate"] = "segment"
-    codec: BackendChoice = role("codec", "kmeans")
+    codec: BackendChoice = role("codec", "nano")
     max_rows: int = speed_knob(64, ge=1)
     max_seconds: float = speed_knob(300.0, gt=0.0)
 

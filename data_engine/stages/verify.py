@@ -51,7 +51,7 @@ class Verify:
         """
 
         voices: TableReference = TableReference()
-        asr: BackendChoice = role("asr", "pocketsphinx")
+        asr: BackendChoice = role("asr", "nano")
         speaker: BackendChoice = role("speaker", "resemblyzer")
         base_rates: dict[str, float] = Field(default={"en": 4.55, "zh": 4.65})
         batch_rows: int = speed_knob(32, ge=1)

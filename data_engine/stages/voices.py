@@ -70,7 +70,7 @@ class Voices:
         max_seconds: float = Field(default=15.0, gt=0)
         min_segment_seconds: float = Field(default=0.8, ge=0)
         gap_seconds: float = Field(default=0.2, ge=0)
-        codec: BackendChoice = role("codec", "kmeans")
+        codec: BackendChoice = role("codec", "nano")
         speaker: BackendChoice = role("speaker", "resemblyzer")
         batch_rows: int = speed_knob(64, ge=1)
 

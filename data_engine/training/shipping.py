@@ -1,6 +1,6 @@
 """Collects what the trainings wrote into the folders that ship, with the pictures of their losses.
 
-The float files of the codec stay together in `codec_nano` beside the trainings; their 8-bit variants ship.
+The float files of the codec stay together in `codec_nano` beside the trainings; 8-bit variants of all of them ship.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_engine.backends.codec_nano import ENCODER, SEMANTIC
+from data_engine.backends.codec_nano import DECODER, ENCODER, SEMANTIC, VOCODER
+from data_engine.models.onnx_weights import store_weights_as_bytes
 from data_engine.training.curves import draw
 from data_engine.training.quantise import quantise
 
@@ -43,7 +44,10 @@ def ship(trained: Path, assets: Path) -> Iterator[str]:
     if all((floats / name).is_file() for name in (ENCODER, SEMANTIC)):
         quantise(floats)
     for path in sorted(floats.glob("*")):
-        if path.name not in (ENCODER, SEMANTIC):
+        if path.name in (DECODER, VOCODER):
+            store_weights_as_bytes(path, shipped / path.name)
+            yield _described(shipped / path.name)
+        elif path.name not in (ENCODER, SEMANTIC):
             yield _copy(path, shipped / path.name)
     released = trained / SPEAKER / "release"
     for path in sorted(released.glob("*")):
@@ -55,6 +59,10 @@ def ship(trained: Path, assets: Path) -> Iterator[str]:
 def _copy(source: Path, target: Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+    return _described(target)
+
+
+def _described(target: Path) -> str:
     content = target.read_bytes()
     return f"| `{target.name}` | {len(content) / 1e6:.2f} MB | `{hashlib.sha256(content).hexdigest()}` |"
 

@@ -7,9 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from data_engine.backends.asr_nano import WORDS_FILES, WORDS_FOLDER, NanoRecognizer, pieces, timed
-from data_engine.backends.codec_nano import ENCODER
-from data_engine.backends.codec_nano import FOLDER as ENCODER_FOLDER
+from data_engine.backends.asr_nano import NanoRecognizer, pieces, timed
 from data_engine.backends.ctc_words import FoundWord, SearchSettings, WordSearch, found_words, read_lexicon
 from data_engine.backends.homophones import Homophones
 from data_engine.backends.protocols import Recognizer, Transcript, Word
@@ -60,9 +58,7 @@ ngram 2=4
 
 \\end\\
 """
-ready = all((WORDS_FOLDER / name).is_file() for name in WORDS_FILES) and (ENCODER_FOLDER / ENCODER).is_file()
 needs_flashlight = pytest.mark.skipif(importlib.util.find_spec("flashlight") is None, reason="no flashlight-text here")
-needs_assets = pytest.mark.skipif(not ready, reason="the trained encoder is not among the assets")
 
 
 def emissions(frames, certainty=0.9):
@@ -160,7 +156,7 @@ def test_a_lexicon_is_words_and_phones_and_a_missing_one_is_named(tmp_path):
 def test_unknown_settings_of_the_search_and_missing_files_are_configuration_errors(tmp_path):
     with pytest.raises(ConfigError, match="beams"):
         NanoRecognizer(search={"beams": 3})
-    with pytest.raises(ConfigError, match=r"encoder\.onnx"):
+    with pytest.raises(ConfigError, match=r"encoder\.int8\.onnx"):
         _ = NanoRecognizer(path=str(tmp_path)).revision
 
 
@@ -178,7 +174,6 @@ def asr():
 
 
 @needs_flashlight
-@needs_assets
 def test_it_plays_the_role(asr):
     assert isinstance(asr, Recognizer)
     assert asr.languages == {"en", "zh"}
@@ -186,7 +181,6 @@ def test_it_plays_the_role(asr):
 
 
 @needs_flashlight
-@needs_assets
 def test_the_embedded_voice_is_understood(asr):
     from data_engine.backends.espeak_library import SAMPLE_RATE, Utterance, shared_library
     from data_engine.io.decoding.resample import resample
@@ -199,7 +193,6 @@ def test_the_embedded_voice_is_understood(asr):
 
 
 @needs_flashlight
-@needs_assets
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("num_samples", [0, 1, 160, 399, 400, 800])
 def test_scraps_are_allowed(asr, num_samples, language):
@@ -210,7 +203,6 @@ def test_scraps_are_allowed(asr, num_samples, language):
 
 
 @needs_flashlight
-@needs_assets
 def test_emissions_are_posteriors_per_frame_and_windows_do_not_show(asr):
     wave = np.random.default_rng(0).normal(0, 0.1, 60 * RATE).astype(np.float32)
     long = asr.emissions(wave)

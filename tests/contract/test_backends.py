@@ -8,17 +8,15 @@ import pytest
 import soundfile
 
 from data_engine.backends.catalog import BACKENDS, BackendCache, build_backend
-from data_engine.backends.codec_nano import ENCODER
-from data_engine.backends.codec_nano import FOLDER as ENCODER_FOLDER
 from data_engine.backends.protocols import Brief, CodeStreams, SpeechRequest, VoicePrompt
 from data_engine.core.errors import ConfigError
 from data_engine.tokens.layout import expected_counts
 
 NEED_A_SERVICE = {("llm", "vllm")}
 """Their contract tests bring the service: tests/backends/test_llm_vllm.py, tests/serving."""
-NEED_FILES = {("asr", "funasr"), ("asr", "whisper"), ("codec", "nano"), ("codec", "step-audio"), ("pii", "presidio")}
-"""Theirs bring checkpoints: tests/backends/test_{asr_funasr,asr_whisper,codec_nano,codec_step_audio}.py."""
-if not ((ENCODER_FOLDER / ENCODER).is_file() and importlib.util.find_spec("flashlight")):
+NEED_FILES = {("asr", "funasr"), ("asr", "whisper"), ("codec", "step-audio"), ("pii", "presidio")}
+"""Theirs bring checkpoints: tests/backends/test_{asr_funasr,asr_whisper,codec_step_audio}.py."""
+if not importlib.util.find_spec("flashlight"):
     NEED_FILES.add(("asr", "nano"))
 ALL = [(r, n) for r, names in BACKENDS.items() for n in names if (r, n) not in NEED_A_SERVICE | NEED_FILES]
 cache = BackendCache()

@@ -5,7 +5,7 @@ import pytest
 import soundfile
 
 from data_engine.backends.catalog import BackendCache
-from data_engine.backends.codec_kmeans import KMeansCodec
+from data_engine.backends.codec_nano import NanoCodec
 from data_engine.core.config import signature_config
 from data_engine.core.harness import StageRun
 from data_engine.core.schema import load_schema
@@ -54,7 +54,7 @@ def test_every_clip_gets_the_expected_number_of_codes_and_the_stamp_of_the_codec
     for row, (wave, rate) in zip(rows, waves, strict=True):
         assert (len(row["vq02"]), len(row["vq06"]), row["num_groups"]) == expected_counts(len(wave), rate)
         assert interleave_codes(row["vq02"], row["vq06"]).num_groups == row["num_groups"]
-        assert (row["codec"], row["tokenizer_hash"], row["quant_bits"]) == ("kmeans", KMeansCodec().revision, 16)
+        assert (row["codec"], row["tokenizer_hash"], row["quant_bits"]) == ("nano", NanoCodec().revision, 8)
     assert harness.stats.metrics["token_groups"] == sum(row["num_groups"] for row in rows)
 
 

@@ -64,7 +64,7 @@ def test_codes_embedding_and_pitch_are_those_of_the_prompt(tmp_path):
     (voice,), _ = made([segment(i, 4.0) for i in range(2)], tmp_path)
     assert (len(voice["vq02"]), len(voice["vq06"])) == (voice["num_samples"] // 960, voice["num_samples"] // 640)
     assert voice["num_groups"] == min(len(voice["vq02"]) // 2, len(voice["vq06"]) // 3)
-    assert (voice["codec"], voice["tokenizer_hash"], voice["quant_bits"]) == ("kmeans", "counting-1", 32)
+    assert (voice["codec"], voice["tokenizer_hash"], voice["quant_bits"]) == ("nano", "counting-1", 32)
     assert voice["embedding"] == pytest.approx([0.6, 0.8])
     assert 140 < voice["f0_median_hz"] < 170
 

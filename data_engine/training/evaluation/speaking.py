@@ -13,7 +13,6 @@ from data_engine.io.shards import committed_parts, read_batches
 from data_engine.io.storage import Storage
 from data_engine.training.evaluation.bench import Bench
 from data_engine.training.evaluation.figures import Found, NotMeasuredError, ratio_of
-from data_engine.training.evaluation.utterances import evenly
 from data_engine.training.evaluation.words import count_words
 from data_engine.training.speech.spoken import SAMPLE_RATE
 
@@ -32,7 +31,7 @@ def recognizer(bench: Bench) -> dict[str, Found]:
 
 
 def synthetic(bench: Bench) -> tuple[list[str], list[Wave]]:
-    """Returns texts and waves of at most `sets.utterances` English takes of the run in `demo`, evenly chosen.
+    """Returns texts and waves of all English takes of the run in `demo`.
 
     Raises:
         NotMeasuredError: There is no such run.
@@ -43,8 +42,7 @@ def synthetic(bench: Bench) -> tuple[list[str], list[Wave]]:
     english = [row for row in rows if row["language"] == "en" and row["audio"]]
     if not english:
         raise NotMeasuredError(f"'{folder}' has no English synthetic speech; run the demo, or set `demo` to a run")
-    chosen = [english[int(n)] for n in evenly(np.arange(len(english)), bench.settings.sets.utterances)]
-    return [str(row["text"]) for row in chosen], [_wave(row) for row in chosen]
+    return [str(row["text"]) for row in english], [_wave(row) for row in english]
 
 
 def _wave(row: dict[str, Any]) -> Wave:

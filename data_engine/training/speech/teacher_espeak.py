@@ -118,7 +118,7 @@ class VoiceRenderer:
         """Returns a sentence in a drawn voice with a drawn emotion; raises RecordError as `speak` does."""
         utterance = _drawn_utterance(sentence, rng, self._rates)
         said, phones = _said(sentence, utterance)
-        target = self._voices[rng.integers(len(self._voices))]
+        target = self._voices[int(rng.integers(len(self._voices)))]
         wave = self._rendered(at_16k(said), utterance, target, rng)
         times: list[TimedPhone] = warped(phones, SAMPLE_RATE / ESPEAK_RATE, len(wave))
         licence = f"{LICENCE}; voice: {target.licence}"

@@ -14,9 +14,11 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "curate": ("curate", "duplicates", "decide", "voices"),
     "synthesize": ("synthesize",),
     "prefer": ("prefer",),
-    "teach": ("teach",),  # a part of the training corpus
 }
 """Section of a config -> the pipelines it runs, in order; each begins when the one before it is done."""
+
+KNOWN = {**SECTIONS, "teach": ("teach",)}
+"""The same, and what `data_engine.training.corpus` runs."""
 
 
 def standing(storage: Storage, only: str | None = None) -> tuple[dict[str, Any], bool]:
@@ -31,13 +33,13 @@ def standing(storage: Storage, only: str | None = None) -> tuple[dict[str, Any],
     Raises:
         ConfigError: The folder holds no run, or there is no such section.
     """
-    if only and only not in SECTIONS:
-        raise ConfigError(f"there is no section '{only}'; known: {', '.join(SECTIONS)}")
+    if only and only not in KNOWN:
+        raise ConfigError(f"there is no section '{only}'; known: {', '.join(KNOWN)}")
     state = folder_state(storage, with_parts=False)
     if only:
-        return {name: state[name] for name in SECTIONS[only] if name in state}, is_committed(state, [only])
+        return {name: state[name] for name in KNOWN[only] if name in state}, is_committed(state, [only])
     config = (storage.read_json(REQUEST_FILE) or storage.read_json(RUN_FILE) or {}).get("config", {})
-    begun = [section for section, names in SECTIONS.items() if config.get(section) or any(n in state for n in names)]
+    begun = [section for section, names in KNOWN.items() if config.get(section) or any(n in state for n in names)]
     return state, is_committed(state, begun)
 
 
@@ -56,7 +58,7 @@ def is_committed(state: Mapping[str, Any], sections: Sequence[str]) -> bool:
         state: Pipeline -> what `runners.books.pipeline_state` says.
         sections: Sections of a config.
     """
-    ended = all(SECTIONS[section][-1] in state for section in sections)
-    found = [state[name] for section in sections for name in SECTIONS[section] if name in state]
+    ended = all(KNOWN[section][-1] in state for section in sections)
+    found = [state[name] for section in sections for name in KNOWN[section] if name in state]
     stale = any(pipeline.get("stale") for pipeline in found)  # a replay is under way: what they read changes
     return ended and not stale and all(p["shards"]["committed"] >= p["shards"]["planned"] for p in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ class NanoRecognizer:
 
 def slowed(bands: Emissions, factor: float) -> Emissions:
     """Returns frames [frames, bands] interpolated to `factor` times their number: slower speech at the same pitch."""
-    places = np.minimum(np.arange(int(len(bands) * factor)) / factor, len(bands) - 1)
+    places = np.minimum(np.arange(math.ceil(len(bands) * factor)) / factor, len(bands) - 1)
     before = places.astype(np.int64)
     after, share = np.minimum(before + 1, len(bands) - 1), (places - before)[:, None].astype(np.float32)
     return np.asarray((1 - share) * bands[before] + share * bands[after], np.float32)

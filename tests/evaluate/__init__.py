@@ -1,0 +1,1 @@
+"""What the engine reaches on real speech, measured; `make evaluate` prints the tables. Not part of the tests."""

@@ -204,21 +204,29 @@ def test_tool_calls_are_read_despite_white_space(written: str) -> None:
     assert parse_tool_calls(written) == [ToolCall("f", {"a": 1})]
 
 
+# Hypothesis also tries the strings of our own source; a call token inside a call is refused, see below.
+texts = st.text().filter(lambda text: "<|" not in text)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
 )
 
 
 @given(
     st.lists(
-        st.tuples(st.from_regex(r"[a-z_.]+", fullmatch=True), st.dictionaries(st.text(), json_values)),
+        st.tuples(st.from_regex(r"[a-z_.]+", fullmatch=True), st.dictionaries(texts, json_values)),
         max_size=3,
     )
 )
 def test_tool_calls_round_trip(written: list[tuple[str, dict[str, object]]]) -> None:
     calls = [ToolCall(name, arguments) for name, arguments in written]
     assert parse_tool_calls(" and ".join(render_tool_call(call) for call in calls)) == calls
+
+
+@pytest.mark.parametrize("call", [ToolCall("<|CALL_END|>", {}), ToolCall("f", {"<|CALL_START|>": None})])
+def test_a_call_token_inside_a_call_is_refused(call: ToolCall) -> None:
+    with pytest.raises(ContractError, match="call token"):
+        render_tool_call(call)
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,8 @@ class NanoRecognizer:
 
     Args:
         path: Folder with encoder.int8.onnx; the shipped codec's when not given.
-        bits: 8; 32 takes encoder.onnx, the float file of a training.
         words: Folder with lexicons and language models; the shipped one when not given.
+        bits: 8; 32 takes encoder.onnx, the float file of a training.
         threads: Threads of the network.
         search: Settings of the search by name, over those chosen for each language.
     """
@@ -106,23 +106,21 @@ class NanoRecognizer:
         self._session = self._homophones = None
         self._searches = {}
 
-    def emissions(self, wave: Wave, stretch: float = 1.0) -> Emissions:
-        """Returns the log posterior of each of `tokens` in each frame, float32 [frames, tokens].
+    def emissions(self, wave: Wave) -> Emissions:
+        """Returns the log posterior of each of `tokens` in each frame of 60 ms, float32 [frames, tokens].
 
-        Frame n is centred on sample (960 n + 200) / stretch: frames of 60 ms of the stretched speech. Waves below
-        25 ms have no frame. Long ones go through the encoder in windows that overlap; only their features and
-        posteriors are held whole.
+        Frame n is centred on sample 960 n + 200. Waves below 25 ms have no frame. Long ones go through the encoder in
+        windows that overlap; only their features and posteriors are held whole.
 
         Args:
             wave: float32 [samples] at 16 kHz.
-            stretch: How much slower the encoder hears the speech, at the same pitch.
         """
         if len(wave) < FRAME:
             return np.zeros((0, len(self.tokens)), np.float32)
-        return self._emissions(kaldi_fbank(normalise_peak(wave)), stretch)
+        return self._emissions(kaldi_fbank(normalise_peak(wave)), 1.0)
 
     def _emissions(self, bands: Emissions, stretch: float) -> Emissions:
-        """Returns the posteriors of frames of 10 ms [frames, bands]."""
+        """Returns the posteriors of frames of 10 ms [frames, bands], heard `stretch` times slower at the same pitch."""
         features = low_frame_rate(bands if stretch == 1.0 else slowed(bands, stretch))
         step = _WINDOW - 2 * _MARGIN
         if len(features) <= _WINDOW:

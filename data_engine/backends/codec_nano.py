@@ -26,7 +26,13 @@ FULL_BITS, SMALL_BITS = 32, 8
 
 
 def network_file(folder: Path, name: str, bits: int) -> Path:
-    """Returns the file of a tokenizer in 32 or 8 bits."""
+    """Returns the file of a tokenizer in 32 or 8 bits.
+
+    Raises:
+        ConfigError: Another number of bits.
+    """
+    if bits not in (FULL_BITS, SMALL_BITS):
+        raise ConfigError(f"the tokenizers of codec 'nano' have {SMALL_BITS} or {FULL_BITS} bits, not {bits}")
     return folder / (name.replace(".onnx", ".int8.onnx") if bits == SMALL_BITS else name)
 
 
@@ -48,10 +54,11 @@ class NanoCodec:
         self, path: str | None = None, bits: int = SMALL_BITS, threads: int = 1, batch_seconds: float = 120.0,
         temperature: float = 0.6,
     ) -> None:  # fmt: skip
-        if bits not in (FULL_BITS, SMALL_BITS):
-            raise ConfigError(f"codec 'nano' has {SMALL_BITS} or {FULL_BITS} bits, not {bits}")
         self._folder = Path(path) if path else FOLDER
         self.quant_bits = bits
+        self._encoder_file, self._semantic_file = (
+            network_file(self._folder, name, bits) for name in (ENCODER, SEMANTIC)
+        )
         self._threads, self._batch_frames, self._temperature = threads, int(batch_seconds * 100), temperature
         self._encoder: Any = None
         self._semantic: SemanticSession | None = None
@@ -65,7 +72,7 @@ class NanoCodec:
         Raises:
             ConfigError: A file is missing.
         """
-        return files_hash([self._network(ENCODER), self._folder / CODEBOOK, self._network(SEMANTIC)])
+        return files_hash([self._encoder_file, self._folder / CODEBOOK, self._semantic_file])
 
     def open(self) -> None:
         """Loads the tokenizers, and the decoder when the folder has one.
@@ -75,8 +82,8 @@ class NanoCodec:
             MissingExtraError: onnxruntime is not installed.
         """
         self._codebook = read_codebook(self._folder / CODEBOOK)
-        self._encoder = onnx_session(self._network(ENCODER), "cpu", self._threads)
-        self._semantic = SemanticSession(self._network(SEMANTIC), "cpu", self._threads, self._batch_frames)
+        self._encoder = onnx_session(self._encoder_file, "cpu", self._threads)
+        self._semantic = SemanticSession(self._semantic_file, "cpu", self._threads, self._batch_frames)
         decoder, vocoder = self._folder / DECODER, self._folder / VOCODER
         if decoder.is_file():
             chosen = vocoder if vocoder.is_file() else None
@@ -125,6 +132,3 @@ class NanoCodec:
         if self._decoder is None:
             raise ConfigError(f"codec 'nano' cannot decode: there is no {DECODER} in '{self._folder}'")
         return self._decoder
-
-    def _network(self, name: str) -> Path:
-        return network_file(self._folder, name, self.quant_bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -56,7 +57,7 @@ class Teach:
         """Holds nothing."""
 
 
-def _utterances(lesson_id: str, said: Any) -> list[dict[str, Any]]:
+def _utterances(lesson_id: str, said: Iterable[Said]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for position, one in enumerate(said):
         row = _row(one)

@@ -156,6 +156,8 @@ def test_a_lexicon_is_words_and_phones_and_a_missing_one_is_named(tmp_path):
 def test_unknown_settings_of_the_search_and_missing_files_are_configuration_errors(tmp_path):
     with pytest.raises(ConfigError, match="beams"):
         NanoRecognizer(search={"beams": 3})
+    with pytest.raises(ConfigError, match="not 4"):
+        NanoRecognizer(bits=4)
     with pytest.raises(ConfigError, match=r"encoder\.int8\.onnx"):
         _ = NanoRecognizer(path=str(tmp_path)).revision
 

@@ -1,6 +1,7 @@
 """Codec `step-audio`: a FunASR folder, a k-means file and speech_tokenizer_v1.onnx, read by the real libraries."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,3 +170,14 @@ def test_a_missing_library_says_how_to_install_it(plain):
     np.save(plain / "linguistic_tokenizer.npy", np.zeros((4, 8), np.float32))
     with pytest.raises(MissingExtraError, match=r"speech-data-engine\[step-audio\]"):
         build_backend("codec", "step-audio", options(plain)).open()
+
+
+def test_the_production_config_has_one_codec_for_segments_and_voices():
+    from pipelines.run import read_run_config
+
+    path = Path(__file__).parents[2] / "configs" / "production" / "codec-step-audio.yaml"
+    curate = read_run_config(path, []).curate
+    assert curate.tokenize.codec == curate.voices.codec
+    built = build_backend("codec", curate.tokenize.codec.name, curate.tokenize.codec.options)
+    with pytest.raises(ConfigError, match="linguistic_tokenizer.npy|paraformer"):
+        _ = built.revision  # the folder of the download is not here

@@ -170,11 +170,9 @@ def _drawn(config: LessonSettings, kind: Drawn, number: int) -> Iterator[Said]:
         said = _said(teacher, sentences[order[position % len(order)]], rng)
         if isinstance(said, Spoken) and said.seconds > _LONGEST_SECONDS:
             said = Unspoken(said.text, "TOO_LONG", f"{said.seconds:.1f} s, more than {_LONGEST_SECONDS:g} s")
-        position, wanted, patience = (
-            position + 1,
-            wanted - isinstance(said, Spoken),
-            patience - isinstance(said, Unspoken),
-        )
+        position += 1
+        wanted -= isinstance(said, Spoken)
+        patience -= isinstance(said, Unspoken)
         yield said
 
 

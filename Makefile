@@ -5,7 +5,7 @@ PYTHON := $(shell command -v $(PYTHON) || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --no-warn-conflicts -c constraints.txt
 
-.PHONY: setup setup-dev demo test test-airflow test-serving bench-serving lint bench evaluate-models chaos clean
+.PHONY: setup setup-dev demo test test-airflow test-serving bench-serving lint bench evaluate evaluate-models chaos clean
 
 setup: .venv/.setup
 setup-dev: .venv/.setup-dev
@@ -61,6 +61,11 @@ bench: setup-dev
 ROWS ?=
 evaluate-models: setup-dev
 	$(BIN)/python -m data_engine.training.evaluation --config configs/training/evaluate.yaml $(ROWS)
+
+# Measures curation on real recordings, per file and in total. MEASURES="duplicates" measures some only.
+MEASURES ?=
+evaluate: setup-dev
+	$(BIN)/python -m tests.evaluate $(MEASURES)
 
 # Processes of real runs are killed at random moments: nothing may be lost, doubled or changed. About 15 minutes.
 SEED ?= 1

@@ -2,6 +2,7 @@
 
 Every adapter is built from keyword options without loading anything, tells its `revision` without loading
 anything, loads in `open` and frees in `close`. Waveforms are float32 [samples], mono, at `sample_rate`.
+The roles that take a recording apart (diarization, alignment, emotion, separation) are in `protocols_listening`.
 """
 
 from __future__ import annotations

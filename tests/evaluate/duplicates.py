@@ -1,4 +1,4 @@
-"""Recall and false merges of deduplication: every speech file against itself disturbed. Prints a table.
+"""Recall and false merges of deduplication: every speech file against itself disturbed.
 
 A file and its copy count as found when the same copy is kept for both. Two different files that share a kept copy are
 a false merge, unless their waves coincide once they are aligned, which those of a second take of a sentence never do.
@@ -6,7 +6,6 @@ a false merge, unless their waves coincide once they are aligned, which those of
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -27,6 +26,7 @@ from data_engine.stages.fingerprint import Fingerprint
 from data_engine.stages.match import Match
 from data_engine.stages.rules.duplicates import kept_copies
 from tests.evaluate.disturbances import DISTURBANCES, HARSHER, RATE, Wave
+from tests.evaluate.table import Figure
 from tests.stages.rows import segment
 
 _NO_SPEECH = {"noise", "silence", "music", "rir", "broken"}
@@ -138,20 +138,10 @@ def _flac(wave: Wave) -> dict[str, Any]:
     return {"bytes": encode_flac(wave * gain, RATE), "path": None}
 
 
-def main() -> None:
-    """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--speech", type=Path, default=Path(__file__).parents[3] / "shared" / "speech")
-    parser.add_argument("--every", type=int, default=1, help="only every n-th file")
-    arguments = parser.parse_args()
-    waves = dict(list(speech(arguments.speech))[:: arguments.every])
-    print(f"{'disturbance':26} {'files':>5} {'recall':>7} {'missed':>6} {'false merges':>12}")
+def figures(folder: Path) -> Iterator[Figure]:
+    """Yields recall and false merges of each disturbance over every speech file."""
+    waves = dict(speech(folder))
     for row in measure(waves):
-        shown = f"{row['recall']:7.4f} {len(row['missed']):6} {len(row['false']):12}"
-        print(f"{row['disturbance']:26} {row['files']:5} {shown}", flush=True)
-        for what in ("missed", "false"):
-            print("".join(f"    {what}: {one}\n" for one in row[what]), end="")
-
-
-if __name__ == "__main__":
-    main()
+        on, asked = f"{len(waves)} files, {row['disturbance']}", row["disturbance"] in DISTURBANCES
+        yield Figure("near duplicates, recall", on, row["recall"], 0.98 if asked else None, ">=", "%")
+        yield Figure("near duplicates, false merges", on, len(row["false"]), 0.0 if asked else None)

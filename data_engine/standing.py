@@ -11,7 +11,7 @@ from data_engine.runners.books import PIPELINES, RUN_FILE, folder_state, read_bo
 from data_engine.runners.request import REQUEST_FILE
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "curate": ("curate", "duplicates", "decide", "voices"),
+    "curate": ("curate", "duplicates", "decide", "voices", "speakers", "unite"),
     "synthesize": ("synthesize",),
     "prefer": ("prefer",),
 }

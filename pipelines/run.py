@@ -26,7 +26,15 @@ from data_engine.runners.request import note_request
 from data_engine.runners.revoked import remove_obsolete
 from data_engine.runners.run import execute, open_runner
 from data_engine.standing import unfinished
-from pipelines.curate import CurateConfig, plan_curate, plan_decide, plan_duplicates, plan_voices
+from pipelines.curate import (
+    CurateConfig,
+    plan_curate,
+    plan_decide,
+    plan_duplicates,
+    plan_speakers,
+    plan_unite,
+    plan_voices,
+)
 from pipelines.locate import output_uri
 from pipelines.prefer import PreferConfig, plan_prefer
 from pipelines.synthesize import SynthesizeConfig, plan_synthesize
@@ -150,7 +158,10 @@ def plans(
         yield plan_duplicates(config.curate, curate, storage), settings
         decide = plan_decide(config.curate, curate, base, storage)
         yield decide, settings
-        yield plan_voices(config.curate, decide, storage), settings
+        voices = plan_voices(config.curate, decide, storage)
+        yield voices, settings
+        yield plan_speakers(config.curate, voices, storage), settings
+        yield plan_unite(voices, storage), settings
     if config.synthesize and "synthesize" in asked:
         plan = plan_synthesize(config.synthesize, base, storage, config.seed)
         yield plan, {"synthesize": config.synthesize.model_dump(mode="json")}

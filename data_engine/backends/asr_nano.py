@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,11 @@ from data_engine.backends.ctc_words import (
     read_lexicon,
 )
 from data_engine.backends.homophones import Homophones
+from data_engine.backends.phone_posteriors import WINDOW, PhonePosteriors, phones_per_second
 from data_engine.backends.protocols import Transcript, Wave, Word
-from data_engine.backends.semantic_session import onnx_session
 from data_engine.core.errors import ConfigError
 from data_engine.models.codec_views import normalise_peak
-from data_engine.models.kaldi_fbank import CODE_SAMPLES, FRAME, SAMPLE_RATE, kaldi_fbank, low_frame_rate
+from data_engine.models.kaldi_fbank import CODE_SAMPLES, FRAME, SAMPLE_RATE, kaldi_fbank
 
 WORDS_FOLDER = Path(__file__).parent.parent / "assets" / "asr_nano"
 WORDS_FILES = ("tokens.txt", "en.lexicon.gz", "en.arpa.gz", "zh.lexicon.gz", "zh.arpa.gz", "zh.characters.arpa.gz")
@@ -33,8 +32,6 @@ WORDS_FILES = ("tokens.txt", "en.lexicon.gz", "en.arpa.gz", "zh.lexicon.gz", "zh
 _PAUSE = "pau"
 _SILENT = 1e-4
 """Peak up to which there is nothing to recognize."""
-_WINDOW, _MARGIN = 330, 15
-"""Frames the encoder sees at once, 19.8 s, and of those at either inner edge that only give context, 0.9 s."""
 _USUAL = 1.3
 _STRETCHES = ((7.3, 0.87), (8.5, 1.0), (14.0, _USUAL), (float("inf"), 1.8))
 """Phones per second, and how far slower speech up to that pace is read to the encoder: CTC finds at most one phone in
@@ -70,7 +67,7 @@ class NanoRecognizer:
         except TypeError as error:
             raise ConfigError(f"asr 'nano', option search: {error}") from error
         self.tokens: tuple[str, ...] = ()
-        self._session: Any = None
+        self._model: PhonePosteriors | None = None
         self._searches: dict[str, WordSearch] = {}
         self._homophones: Homophones | None = None
 
@@ -90,8 +87,8 @@ class NanoRecognizer:
             ConfigError: A file is missing or not what it should be.
             MissingExtraError: onnxruntime or flashlight-text is not installed.
         """
-        self._session = onnx_session(self._encoder_file, "cpu", self._threads)
-        self.tokens = self._read_tokens()
+        self._model = PhonePosteriors(self._encoder_file, self._words / "tokens.txt", self._threads)
+        self.tokens = self._model.tokens
         lexicon = read_lexicon(self._words / "zh.lexicon.gz")
         syllables = [("".join(phones), phones) for phones in dict.fromkeys(phones for _, phones in lexicon)]
         self._homophones = Homophones(lexicon, self._words / "zh.characters.arpa.gz")
@@ -103,7 +100,7 @@ class NanoRecognizer:
 
     def close(self) -> None:
         """Frees them."""
-        self._session = self._homophones = None
+        self._model = self._homophones = None
         self._searches = {}
 
     def emissions(self, wave: Wave) -> Emissions:
@@ -120,17 +117,8 @@ class NanoRecognizer:
         return self._emissions(kaldi_fbank(normalise_peak(wave)), 1.0)
 
     def _emissions(self, bands: Emissions, stretch: float) -> Emissions:
-        """Returns the posteriors of frames of 10 ms [frames, bands], heard `stretch` times slower at the same pitch."""
-        features = low_frame_rate(bands if stretch == 1.0 else slowed(bands, stretch))
-        step = _WINDOW - 2 * _MARGIN
-        if len(features) <= _WINDOW:
-            return self._posteriors(features)
-        found = []
-        for start in range(0, len(features), step):
-            first = max(start - _MARGIN, 0)
-            rows = self._posteriors(features[first : start + step + _MARGIN])
-            found.append(rows[start - first :][:step])
-        return np.concatenate(found)
+        assert self._model is not None, "open() first"
+        return self._model.emissions(bands, stretch)
 
     def transcribe(self, waves: Sequence[Wave], language: str) -> list[Transcript]:
         """Returns one transcript per wave; empty where no word was heard.
@@ -169,43 +157,6 @@ class NanoRecognizer:
         stretch = next(factor for most, factor in _STRETCHES if pace <= most)
         return (emissions if stretch == _USUAL else self._emissions(bands, stretch)), stretch
 
-    def _read_tokens(self) -> tuple[str, ...]:
-        """Returns the names of the encoder's tokens."""
-        try:
-            tokens = (self._words / "tokens.txt").read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise ConfigError(f"cannot read the phones of asr 'nano': {error}") from error
-        width = self._session.get_outputs()[1].shape[-1]
-        if isinstance(width, int) and width != len(tokens):
-            raise ConfigError(f"'{self._encoder_file}' has {width} tokens; '{self._words}' names {len(tokens)}")
-        return tuple(tokens)
-
-    def _posteriors(self, features: Emissions) -> Emissions:
-        posteriors: Emissions = self._session.run(["log_posteriors"], {"features": features[None]})[0][0]
-        return posteriors
-
-
-def slowed(bands: Emissions, factor: float) -> Emissions:
-    """Returns frames [frames, bands] interpolated to `factor` times their number: slower speech at the same pitch."""
-    places = np.minimum(np.arange(math.ceil(len(bands) * factor)) / factor, len(bands) - 1)
-    before = places.astype(np.int64)
-    after, share = np.minimum(before + 1, len(bands) - 1), (places - before)[:, None].astype(np.float32)
-    return np.asarray((1 - share) * bands[before] + share * bands[after], np.float32)
-
-
-def phones_per_second(emissions: Emissions, pause: int, seconds: float) -> float:
-    """Returns the pace of the best path: phones over the time that is no pause.
-
-    Args:
-        emissions: Log posteriors [frames, tokens].
-        pause: Token of silence.
-        seconds: Of a frame.
-    """
-    best = emissions.argmax(axis=1)
-    begun = best[np.diff(best, prepend=-1) != 0]
-    spoken = int((emissions[:, pause] < np.log(0.5)).sum())
-    return float(((begun != BLANK) & (begun != pause)).sum() / max(spoken * seconds, 0.1))
-
 
 def timed(
     found: Sequence[FoundWord], names: Sequence[str], between: str, num_samples: int, frame: float = CODE_SAMPLES
@@ -235,9 +186,9 @@ def pieces(emissions: Emissions) -> list[tuple[int, int]]:
     A cut is where the blank has been likeliest for longest in the second half of a window.
     """
     cuts, start = [0], 0
-    while len(emissions) - start > 2 * _WINDOW:
-        blank = emissions[start + _WINDOW : start + 2 * _WINDOW, BLANK]
+    while len(emissions) - start > 2 * WINDOW:
+        blank = emissions[start + WINDOW : start + 2 * WINDOW, BLANK]
         quiet = np.convolve(blank, np.ones(7), "same")
-        start += _WINDOW + int(quiet.argmax())
+        start += WINDOW + int(quiet.argmax())
         cuts.append(start)
     return list(zip(cuts, [*cuts[1:], len(emissions)], strict=True))

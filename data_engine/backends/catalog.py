@@ -12,6 +12,10 @@ from data_engine.core.signature import digest
 ENTRY_POINTS = "data_engine.backends"
 
 BACKENDS: dict[str, dict[str, str]] = {
+    "diarization": {
+        "pyannet": "data_engine.backends.diarizer_pyannet:PyanNetDiarizer",
+        "pyannote": "data_engine.backends.diarizer_pyannote:PyannoteDiarizer",
+    },
     "vad": {"silero": "data_engine.backends.vad_silero:SileroVad"},
     "speaker": {"resemblyzer": "data_engine.backends.speaker_resemblyzer:ResemblyzerEmbedder"},
     "asr": {
@@ -20,6 +24,16 @@ BACKENDS: dict[str, dict[str, str]] = {
         "nano": "data_engine.backends.asr_nano:NanoRecognizer",
         "whisper": "data_engine.backends.asr_whisper:WhisperRecognizer",
     },
+    "aligner": {
+        "neufa": "data_engine.backends.aligner_neufa:NeufaAligner",
+        "ctc": "data_engine.backends.aligner_ctc:CtcAligner",
+    },
+    "emotion": {
+        "prosody": "data_engine.backends.emotion_prosody:ProsodyEmotion",
+        "emotion2vec": "data_engine.backends.emotion_funasr:FunasrEmotion",
+    },
+    "separation": {"hdemucs": "data_engine.backends.separation_hdemucs:HdemucsSeparator"},
+    "squim": {"torchaudio": "data_engine.backends.quality_squim:Squim"},
     "quality": {"dnsmos": "data_engine.backends.quality_dnsmos:Dnsmos"},
     "codec": {
         "nano": "data_engine.backends.codec_nano:NanoCodec",
@@ -44,6 +58,9 @@ BACKENDS: dict[str, dict[str, str]] = {
 
 Third parties register `role.name` in the entry-point group.
 """
+
+NOT_EMBEDDED = frozenset({"separation", "squim"})
+"""Roles without an embedded default: their weights are the user's, and so is the choice."""
 
 
 def build_backend(role: str, name: str, options: Mapping[str, Any]) -> Any:

@@ -86,8 +86,8 @@ class EmotionModel(Backend, Protocol):
     sample_rate: int
     emotions: tuple[str, ...]
 
-    def recognize(self, waves: Sequence[Wave]) -> list[Emotion]:
-        """Returns the emotion of each wave, one of `emotions`."""
+    def recognize(self, waves: Sequence[Wave]) -> list[Emotion | None]:
+        """Returns the emotion of each wave, one of `emotions`; None where there is nothing to judge by."""
         ...
 
 
@@ -98,4 +98,14 @@ class Separator(Backend, Protocol):
 
     def speech(self, waves: Sequence[Wave]) -> list[Wave]:
         """Returns the voice of each wave without music and noise, as long as the wave."""
+        ...
+
+
+class IntrusiveQualityModel(Backend, Protocol):
+    """Role `squim`: what measures that compare with a clean reference would say, guessed without one."""
+
+    sample_rate: int
+
+    def estimate(self, waves: Sequence[Wave]) -> npt.NDArray[np.float32]:
+        """Returns STOI (0..1), wide-band PESQ (MOS) and SI-SDR (dB), [waves, 3]; NaN where there is no speech."""
         ...

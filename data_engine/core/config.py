@@ -44,15 +44,15 @@ def role_of(field: Any) -> str | None:
     return str(extra["role"]) if isinstance(extra, dict) and "role" in extra else None
 
 
-def role(name: str, default: str) -> Any:
-    """Declares a field that chooses the back end of a role, with its embedded default."""
-    return Field(BackendChoice(name=default), json_schema_extra={"role": name})
+def role(name: str, default: str | None) -> Any:
+    """Declares a field that chooses the back end of a role, with its embedded default; None: nobody unless chosen."""
+    return Field(BackendChoice(name=default) if default else None, json_schema_extra={"role": name})
 
 
 def choices(config: BaseModel) -> dict[str, BackendChoice]:
-    """Returns the chosen back end of each role of a stage's configuration."""
-    fields = type(config).model_fields
-    return {r: getattr(config, name) for name, field in fields.items() if (r := role_of(field))}
+    """Returns the chosen back end of each role of a stage's configuration, less the roles nobody plays."""
+    chosen = {r: getattr(config, name) for name, field in type(config).model_fields.items() if (r := role_of(field))}
+    return {name: choice for name, choice in chosen.items() if choice is not None}
 
 
 def signature_config(config: BaseModel) -> dict[str, Any]:

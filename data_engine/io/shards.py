@@ -194,7 +194,8 @@ def read_table(root: str, table: str, columns: Sequence[str] | None = None) -> p
 
 
 TABLE_SCHEMAS: dict[str, str] = {
-    "recordings": "recording", "duplicates": "duplicate", "segments": "segment", "voices": "voice", "scripts": "script",
-    "candidates": "candidate", "aqaa": "aqaa", "preferences": "preference", "rejects": "reject",
+    "recordings": "recording", "duplicates": "duplicate", "segments": "segment", "speakers": "speaker",
+    "voices": "voice", "scripts": "script", "candidates": "candidate", "aqaa": "aqaa", "preferences": "preference",
+    "rejects": "reject",
 }  # fmt: skip
 """Public tables and their schemas."""

@@ -21,7 +21,7 @@ from data_engine.runners.ledger import Ledger, Record, ledger_folder
 from data_engine.runners.totals import Parts, Totals
 
 RUN_FILE = "run.json"
-PIPELINES = ("curate", "duplicates", "decide", "voices", "synthesize", "prefer", "teach")
+PIPELINES = ("curate", "duplicates", "decide", "voices", "speakers", "unite", "synthesize", "prefer", "teach")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from data_engine.runners.revoked import revoke
 MENDABLE = ("BACKEND_FAILED", "INTERNAL", "OUT_OF_MEMORY", "UNREADABLE")
 """Codes that blame the machine, a model or the code and not the record: replayed when nothing else is asked for."""
 
-SHARD_BY_SHARD: Mapping[str, str] = {"decide": "curate"}
+SHARD_BY_SHARD: Mapping[str, str] = {"decide": "curate", "unite": "voices"}
 """Pipeline -> the one whose work it reads shard by shard; the others read whole tables and are signed by them."""
 
 

@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_engine.backends.protocols import QualityModel, SpeakerEmbedder
+from data_engine.backends.protocols_listening import EmotionModel, IntrusiveQualityModel
 from data_engine.core.config import BackendChoice, Settings, role, speed_knob
-from data_engine.core.errors import RecordError
+from data_engine.core.errors import ConfigError, RecordError
 from data_engine.core.schema import Schema, load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes
@@ -29,6 +30,8 @@ ACOUSTICS = (
     "speaking_rate", "silence_ratio",
 )  # fmt: skip
 EMBEDDING = "speaker_embedding"
+SQUIM = ("squim_stoi", "squim_pesq", "squim_sisdr")
+EMOTION = ("emotion", "emotion_confidence")
 
 _ANALYSIS_RATE = 16000
 _SHORTEST_SECONDS = 0.1
@@ -41,6 +44,8 @@ class AnnotateConfig(Settings):
         record: What is measured: segments of recordings or candidates of turns.
         quality: Back end of the role `quality`.
         speaker: Back end of the role `speaker`; used for segments only.
+        squim: Back end of the role `squim`, for segments; nobody unless chosen.
+        emotion: Back end of the role `emotion`; used for segments only, and by nobody unless chosen.
         max_rows: At most so many clips at once.
         max_seconds: At most so many seconds of audio at once.
     """
@@ -48,6 +53,8 @@ class AnnotateConfig(Settings):
     record: Literal["segment", "candidate"] = "segment"
     quality: BackendChoice = role("quality", "dnsmos")
     speaker: BackendChoice = role("speaker", "resemblyzer")
+    squim: BackendChoice | None = role("squim", None)
+    emotion: BackendChoice | None = role("emotion", None)
     max_rows: int = speed_knob(64, ge=1)
     max_seconds: float = speed_knob(300.0, gt=0.0)
 
@@ -130,7 +137,9 @@ class Annotate:
     Rejects: EMPTY_FILE, NOT_AUDIO, TRUNCATED_HEADER, NO_AUDIO_STREAM, UNSUPPORTED_CODEC, DECODE_FAILED
 
     What cannot be measured (no audio, too short, silence) is null. For candidates the id is
-    candidate_id and there is no speaker_embedding.
+    candidate_id and there is no speaker_embedding. With a back end of the role `emotion` it also produces emotion
+    and emotion_confidence of segments; what a candidate's column of that name holds is what was asked. With one of
+    the role `squim` it also produces squim_stoi, squim_pesq and squim_sisdr of segments.
     """
 
     Config = AnnotateConfig
@@ -139,9 +148,16 @@ class Annotate:
         self._config = config
         self._quality: QualityModel | None = None
         self._speaker: SpeakerEmbedder | None = None
+        self._squim: IntrusiveQualityModel | None = None
+        self._emotion: EmotionModel | None = None
         schema = load_schema(config.record)
         self._with_embedding = EMBEDDING in schema.names
+        self._with_emotion = config.emotion is not None and EMOTION[-1] in schema.names
         produces = (*QUALITY, *ACOUSTICS, *((EMBEDDING,) if self._with_embedding else ()))
+        if config.squim is not None and SQUIM[0] not in schema.names:
+            raise ConfigError(f"annotate: the role squim measures segments only, not record '{config.record}'")
+        produces += SQUIM if config.squim is not None else ()
+        produces += EMOTION if self._with_emotion else ()
         hint = BatchHint(config.max_rows, config.max_seconds)
         self.spec = StageSpec("annotate", "1", schema.pick(*CONSUMES), schema.pick(*produces), "map", batch=hint)
 
@@ -151,6 +167,10 @@ class Annotate:
         self._quality = worker.backend("quality", quality.name, quality.options)
         if self._with_embedding:
             self._speaker = worker.backend("speaker", speaker.name, speaker.options)
+        if (squim := self._config.squim) is not None:
+            self._squim = worker.backend("squim", squim.name, squim.options)
+        if self._with_emotion and (emotion := self._config.emotion) is not None:
+            self._emotion = worker.backend("emotion", emotion.name, emotion.options)
 
     def process(self, batch: pa.RecordBatch) -> StageResult:
         """Measures one batch; each model sees all measurable clips of it at once."""
@@ -161,12 +181,16 @@ class Annotate:
             _fill(rows, chosen, quality_columns(self._quality, heard))
         if heard and self._speaker is not None:
             _fill(rows, chosen, embedding_columns(self._speaker, heard))
+        if heard and self._squim is not None:
+            _fill(rows, chosen, squim_columns(self._squim, heard))
+        if heard and self._emotion is not None:
+            _fill(rows, chosen, emotion_columns(self._emotion, heard))
         metrics = {"clips_unmeasured": float(len(clips) - len(heard))}
         return StageResult(self.spec.produces.batch(rows), rejects, metrics)
 
     def close(self) -> None:
         """Lets go of the models; the worker's cache owns them."""
-        self._quality = self._speaker = None
+        self._quality = self._speaker = self._squim = self._emotion = None
 
 
 def read_batch(
@@ -194,11 +218,23 @@ def quality_columns(model: QualityModel, clips: Sequence[Clip]) -> list[dict[str
     return [dict(zip(QUALITY, map(finite, row), strict=True)) for row in scores.tolist()]
 
 
+def squim_columns(model: IntrusiveQualityModel, clips: Sequence[Clip]) -> list[dict[str, object]]:
+    """Returns the columns SQUIM of each clip."""
+    scores = model.estimate([clip.at(model.sample_rate) for clip in clips])
+    return [dict(zip(SQUIM, map(finite, row), strict=True)) for row in scores.tolist()]
+
+
 def embedding_columns(model: SpeakerEmbedder, clips: Sequence[Clip]) -> list[dict[str, object]]:
     """Returns the speaker embedding of each clip, None where the model gave no direction."""
     embeddings = model.embed([clip.at(model.sample_rate) for clip in clips])
     usable: list[bool] = (np.isfinite(embeddings).all(axis=1) & (embeddings != 0).any(axis=1)).tolist()
     return [{EMBEDDING: vector.tolist() if ok else None} for vector, ok in zip(embeddings, usable, strict=True)]
+
+
+def emotion_columns(model: EmotionModel, clips: Sequence[Clip]) -> list[dict[str, object]]:
+    """Returns the columns EMOTION of each clip, None where the model has nothing to judge by."""
+    found = model.recognize([clip.at(model.sample_rate) for clip in clips])
+    return [dict(zip(EMOTION, (one.name, one.confidence) if one else (None, None), strict=True)) for one in found]
 
 
 def _fill(rows: list[dict[str, object]], indices: Sequence[int], columns: Sequence[dict[str, object]]) -> None:

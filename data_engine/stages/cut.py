@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field, model_validator
 
@@ -16,14 +15,41 @@ from data_engine.core.errors import RecordError
 from data_engine.core.ids import content_id
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
+from data_engine.io.scratch import ScratchAudio
 from data_engine.stages.diarize import Turn, join_turns
+from data_engine.stages.rules.cutting import (
+    Span,
+    Spans,
+    as_spans,
+    covered_share,
+    inside_regions,
+    outside_words,
+    pad_spans,
+    pauses_between,
+    quietest,
+    source_words,
+    split_span,
+)
 
-Span = tuple[int, int]
-"""First sample and the sample after the last."""
+FindQuietIn = Callable[[int, int, int], int | None]
+"""Channel, first and last sample -> the quietest place there."""
 
 _INHERITED = ("recording_id", "sample_rate", "split", "language", "licence", "consent_basis", "allowed_uses")
-_CONSUMES = (*_INHERITED, "speaker", "text", "num_samples", "speech", "turns", "num_speakers")
-_PRODUCES = ("channel", "start", "num_samples", "speaker_id", "is_synthetic", "text", "text_source", *_INHERITED)
+_CONSUMES = (
+    *_INHERITED,
+    "speaker",
+    "text",
+    "attributes",
+    "num_samples",
+    "num_channels",
+    "speech",
+    "turns",
+    "num_speakers",
+)
+_PRODUCES = (
+    "channel", "start", "num_samples", "speaker_id", "is_synthetic", "text", "text_source", "overlap_ratio",
+    *_INHERITED,
+)  # fmt: skip
 
 
 class CutConfig(Settings):
@@ -31,8 +57,10 @@ class CutConfig(Settings):
 
     Attributes:
         min_seconds: Shorter turns are left out.
-        max_seconds: Longer turns are split at their longest pause, and again, until no piece is longer.
+        max_seconds: Longer turns are split at their longest pause, and again, until no piece is longer; where there is
+            no pause, at the quietest place of their sound.
         merge_gap_seconds: Turns of one speaker are joined across silence up to this.
+        pad_seconds: Silence a segment takes in before and after, of a pause at most half; nobody's speech.
         keep_transcribed_whole: A recording with a transcript, one speaker and speech of at most `max_seconds` from
             first to last sample stays one segment, so that its transcript stays true.
     """
@@ -40,6 +68,7 @@ class CutConfig(Settings):
     min_seconds: float = Field(default=0.5, gt=0.0)
     max_seconds: float = Field(default=30.0, gt=0.0)
     merge_gap_seconds: float = Field(default=0.5, ge=0.0)
+    pad_seconds: float = Field(default=0.1, ge=0.0)
     keep_transcribed_whole: bool = True
 
     @model_validator(mode="after")
@@ -47,40 +76,6 @@ class CutConfig(Settings):
         if self.max_seconds < 2.0 * self.min_seconds:
             raise ValueError(f"max_seconds {self.max_seconds} must be at least twice min_seconds {self.min_seconds}")
         return self
-
-
-def split_span(span: Span, pauses: npt.NDArray[np.int64], shortest: int, longest: int) -> list[Span]:
-    """Splits a stretch of speech until no piece is longer than `longest`.
-
-    Args:
-        span: The stretch.
-        pauses: Silences of its channel, int64 [pauses, 2], ascending.
-        shortest: No piece is shorter; at most half of `longest`.
-        longest: Samples.
-
-    Returns:
-        Pieces in order. A split at a pause leaves the pause out; where there is none, pieces are equally long.
-    """
-    pending, pieces = [span], []
-    while pending:
-        start, end = pending.pop()
-        if end - start <= longest:
-            pieces.append((start, end))
-            continue
-        usable = pauses[(pauses[:, 0] - start >= shortest) & (end - pauses[:, 1] >= shortest)]
-        if len(usable):
-            pause = usable[np.argmax(usable[:, 1] - usable[:, 0])]
-            pending += [(int(pause[1]), end), (start, int(pause[0]))]
-        else:
-            count = -(-(end - start) // longest)
-            pieces += list(pairwise(start + (end - start) * part // count for part in range(count + 1)))
-    return pieces
-
-
-def pauses_between(regions: Sequence[Span]) -> npt.NDArray[np.int64]:
-    """Returns the silences between ascending speech regions, int64 [pauses, 2]."""
-    gaps = [(before[1], after[0]) for before, after in pairwise(regions) if after[0] > before[1]]
-    return np.array(gaps, np.int64).reshape(-1, 2)
 
 
 def whole_turn(turns: Sequence[Turn], longest: int) -> list[Turn] | None:
@@ -92,51 +87,97 @@ def whole_turn(turns: Sequence[Turn], longest: int) -> list[Turn] | None:
 
 
 def cut_turns(
-    turns: Sequence[Turn], pauses: Mapping[int, npt.NDArray[np.int64]], shortest: int, longest: int
+    turns: Sequence[Turn],
+    pauses: Mapping[int, Spans],
+    shortest: int,
+    longest: int,
+    find_quiet: FindQuietIn | None = None,
 ) -> list[Turn]:
     """Returns the segments of joined turns: short turns left out, long ones split.
-
-    Two speakers who talk over each other for exactly the same samples give one segment, of the first of them: a
-    segment is what its samples are.
 
     Args:
         turns: As `join_turns` returns them.
         pauses: Silences of each channel.
         shortest: Samples.
         longest: Samples.
+        find_quiet: Hears the sound of a channel.
 
     Returns:
         Segments by channel and start.
     """
-    none = pauses_between(())
-    found: dict[tuple[int, int, int], Turn] = {}
+    found: list[Turn] = []
     for turn in sorted(turns):
-        if turn.end - turn.start < shortest:
-            continue
-        for start, end in split_span((turn.start, turn.end), pauses.get(turn.channel, none), shortest, longest):
-            found.setdefault((turn.channel, start, end), Turn(turn.channel, start, end, turn.speaker))
-    return sorted(found.values())
+        if turn.end - turn.start >= shortest:
+            quiet = partial(find_quiet, turn.channel) if find_quiet else None
+            known = pauses.get(turn.channel, as_spans(()))
+            pieces = split_span((turn.start, turn.end), known, shortest, longest, quiet)
+            found += [Turn(turn.channel, start, end, turn.speaker) for start, end in pieces]
+    return sorted(found)
+
+
+def pad_segments(
+    segments: Sequence[Turn], turns: Sequence[Turn], regions: Mapping[int, Sequence[Span]], pad: int, longest: int,
+    num_samples: int,
+) -> list[Turn]:  # fmt: skip
+    """Returns the segments with silence before and after them.
+
+    Two speakers who talk over each other for exactly the same samples give one segment, of the first of them: a
+    segment is what its samples are.
+
+    Args:
+        segments: As `cut_turns` returns them.
+        turns: All turns, those that gave no segment too.
+        regions: Speech regions of each channel; what lies in one without a turn is speech nobody was found for.
+        pad: Samples at most.
+        longest: Samples a segment may have.
+        num_samples: Samples of the recording.
+
+    Returns:
+        Segments by channel and start.
+    """
+    widened: dict[tuple[int, int, int], Turn] = {}
+    for channel, speaker in sorted({(s.channel, s.speaker) for s in segments}):
+        mine = as_spans([(s.start, s.end) for s in segments if (s.channel, s.speaker) == (channel, speaker)])
+        spoken = as_spans([(t.start, t.end) for t in turns if t.channel == channel])
+        nobodys = [region for region in regions.get(channel, ()) if covered_share(region, spoken) == 0.0]
+        apart = [
+            (t.start, t.end) for t in turns
+            if t.channel == channel and (t.speaker != speaker or covered_share((t.start, t.end), mine) == 0.0)
+        ]  # fmt: skip
+        speech = as_spans([*map(tuple, mine.tolist()), *apart, *nobodys])
+        for start, end in pad_spans(mine, speech, pad, longest, num_samples).tolist():
+            widened.setdefault((channel, start, end), Turn(channel, start, end, speaker))
+    return sorted(widened.values())
+
+
+def overlap_ratio(segment: Turn, turns: Sequence[Turn]) -> float:
+    """Returns the share of a segment in which another speaker of its channel is heard too."""
+    others = [(t.start, t.end) for t in turns if t.channel == segment.channel and t.speaker != segment.speaker]
+    return covered_share((segment.start, segment.end), as_spans(others))
 
 
 class Cut:
     """Cuts each recording into segments.
 
-    Consumes: recording_id, language, speaker, licence, consent_basis, allowed_uses, text, split, sample_rate,
-        num_samples, speech, turns, num_speakers
+    Consumes: recording_id, language, speaker, licence, consent_basis, allowed_uses, text, attributes, split,
+        sample_rate, num_samples, num_channels, speech, turns, num_speakers
     Produces: segment_id, recording_id, channel, start, num_samples, sample_rate, speaker_id, split, language, licence,
-        consent_basis, allowed_uses, is_synthetic, text, text_source
+        consent_basis, allowed_uses, is_synthetic, text, text_source, overlap_ratio
     Rejects: NO_SPEECH, NO_CHILDREN
 
-    The declared transcript becomes the text of a segment only when that segment is all speech of its recording.
+    The declared transcript becomes the text of a segment only when that segment is all speech of its recording. Word
+    times that the source declares (`words` of its attributes) are never cut through. A speaker is the declared one, or
+    the recording's id and a number by first appearance: the same in every run, whatever else is in it.
     """
 
     Config = CutConfig
 
     def __init__(self, config: CutConfig) -> None:
         self._config = config
+        self._audio: ScratchAudio | None = None
         self.spec = StageSpec(
             name="cut",
-            version="1",
+            version="2",
             consumes=load_schema("recording").pick(*_CONSUMES),
             produces=load_schema("segment").pick(*_PRODUCES),
             shape="expand",
@@ -145,7 +186,8 @@ class Cut:
         )
 
     def open(self, worker: Worker) -> None:
-        """Needs nothing."""
+        """Finds the decoded sound of the shard, to hear where a long turn is quiet."""
+        self._audio = ScratchAudio(worker.scratch)
 
     def process(self, batch: pa.RecordBatch) -> StageResult:
         """Returns the segments of each recording; a recording without one is a reject."""
@@ -166,34 +208,74 @@ class Cut:
         """Returns the segment rows, and the turns that were too short."""
         rate, settings = recording["sample_rate"], self._config
         shortest, longest = round(settings.min_seconds * rate), round(settings.max_seconds * rate)
-        turns = join_turns(_turns(recording), round(settings.merge_gap_seconds * rate))
+        words = source_words(recording["attributes"], rate)
+        regions = _regions(recording["speech"] or ())
+        heard = _whole_words(_turns(recording, regions), words)
+        turns = join_turns(heard, round(settings.merge_gap_seconds * rate))
         if not turns:
             raise RecordError("NO_SPEECH", "there is no speaker turn to cut")
         if recording["text"] and settings.keep_transcribed_whole:
             turns = whole_turn(turns, longest) or turns
-        segments = cut_turns(turns, _pauses(recording["speech"] or ()), shortest, longest)
+        pauses = {channel: outside_words(pauses_between(spans), words) for channel, spans in regions.items()}
+        segments = cut_turns(turns, pauses, shortest, longest, self._find_quiet(recording, words))
         if not segments:
             raise RecordError("NO_CHILDREN", f"all {len(turns)} turns are shorter than {settings.min_seconds} s")
         text = recording["text"] if len(segments) == len(turns) == 1 else None
-        return [_row(recording, s, text) for s in segments], [t for t in turns if t.end - t.start < shortest]
+        pad = round(settings.pad_seconds * rate)
+        segments = pad_segments(segments, turns, regions, pad, longest, recording["num_samples"])
+        rows = [_row(recording, s, text) | {"overlap_ratio": overlap_ratio(s, heard)} for s in segments]
+        return rows, [t for t in turns if t.end - t.start < shortest]
+
+    def _find_quiet(self, recording: Mapping[str, Any], words: Spans) -> FindQuietIn | None:
+        """Returns what hears the sound of the recording; None where only its rows are at hand."""
+        audio, name, rate = self._audio, recording["recording_id"], recording["sample_rate"]
+        if audio is None:
+            return None
+
+        def find_quiet(channel: int, low: int, high: int) -> int | None:
+            found = quietest(audio.read(name, channel, low, high - low), rate, words - low)
+            return None if found is None else low + found
+
+        return find_quiet
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Lets go of the decoded sound; the shard owns it."""
+        self._audio = None
 
 
-def _turns(recording: Mapping[str, Any]) -> list[Turn]:
-    """Returns the turns of a recording, bounded to it."""
+def _turns(recording: Mapping[str, Any], regions: Mapping[int, Sequence[Span]]) -> list[Turn]:
+    """Returns the turns of a recording, bounded to it.
+
+    Of several channels each keeps what lies in its speech regions: a diarizer also hears what bleeds over from another.
+    """
     spans = ((t, max(0, t["start"]), t["start"] + t["num_samples"]) for t in recording["turns"] or ())
     bounded = (Turn(t["channel"], a, min(b, recording["num_samples"]), t["speaker"]) for t, a, b in spans)
-    return [turn for turn in bounded if turn.end > turn.start]
+    turns = [turn for turn in bounded if turn.end > turn.start]
+    if recording["num_channels"] == 1:
+        return turns
+    own = {channel: as_spans(spans) for channel, spans in regions.items()}
+    return [
+        Turn(turn.channel, start, end, turn.speaker)
+        for turn in turns
+        for start, end in inside_regions((turn.start, turn.end), own.get(turn.channel, as_spans(())))
+    ]
 
 
-def _pauses(speech: Sequence[Mapping[str, int]]) -> dict[int, npt.NDArray[np.int64]]:
+def _whole_words(turns: Sequence[Turn], words: Spans) -> list[Turn]:
+    """Returns turns with their ends outside words; a turn without a whole word is as it was."""
+    if not len(words):
+        return list(turns)
+    places = outside_words(np.array([(t.start, t.end) for t in turns], np.int64).reshape(-1, 2), words).tolist()
+    moved = (Turn(t.channel, start, end, t.speaker) for t, (start, end) in zip(turns, places, strict=True))
+    return [new if new.end > new.start else old for old, new in zip(turns, moved, strict=True)]
+
+
+def _regions(speech: Sequence[Mapping[str, int]]) -> dict[int, list[Span]]:
     regions: dict[int, list[Span]] = {}
     for region in speech:
         span = region["start"], region["start"] + region["num_samples"]
         regions.setdefault(region["channel"], []).append(span)
-    return {channel: pauses_between(sorted(spans)) for channel, spans in regions.items()}
+    return {channel: sorted(spans) for channel, spans in regions.items()}
 
 
 def _row(recording: Mapping[str, Any], segment: Turn, text: str | None) -> dict[str, Any]:

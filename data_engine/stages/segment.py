@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from data_engine.core.errors import ConfigError, RecordError
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, each
 from data_engine.io.scratch import ScratchAudio
+from data_engine.stages.rules.crosstalk import CrosstalkSettings, repeated_speech
 
 Regions = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.floating[Any]]
 
 
 class SegmentConfig(Settings):
@@ -31,6 +34,7 @@ class SegmentConfig(Settings):
         min_silence_seconds: Shorter silence is part of the speech around it.
         pad_seconds: Kept before and after speech, so that soft on- and offsets are not cut off.
         sparse_below: Share of speech below which the recording gets the warning SPEECH_SPARSE.
+        crosstalk: When speech on a channel is that of another one, and left out; for recordings split into channels.
         block_seconds: Seconds read at once.
     """
 
@@ -41,6 +45,7 @@ class SegmentConfig(Settings):
     min_silence_seconds: float = 0.2
     pad_seconds: float = 0.1
     sparse_below: float = 0.25
+    crosstalk: CrosstalkSettings = CrosstalkSettings()
     block_seconds: float = speed_knob(30.0, gt=0.0)
 
     @model_validator(mode="after")
@@ -103,7 +108,7 @@ def close_gaps(regions: Regions, shorter_than: int) -> Regions:
 
 
 class SegmentSpeech:
-    """Finds the speech regions of each channel of a recording.
+    """Finds the speech regions of each channel of a recording; what only bleeds over from another channel is none.
 
     Consumes: recording_id, sample_rate, num_samples, num_channels, warnings
     Produces: recording_id, warnings, speech
@@ -119,7 +124,7 @@ class SegmentSpeech:
         schema = load_schema("recording")
         self.spec = StageSpec(
             name="segment",
-            version="1",
+            version="2",
             consumes=schema.pick("sample_rate", "num_samples", "num_channels", "warnings"),
             produces=schema.pick("speech", "warnings"),
             shape="map",
@@ -136,7 +141,9 @@ class SegmentSpeech:
         return each(batch, self.spec.produces, self._segment)
 
     def _segment(self, row: dict[str, Any]) -> Mapping[str, Any]:
-        speech = [region for channel in range(row["num_channels"]) for region in self._regions(row, channel)]
+        assert self._vad is not None
+        found = self._own_probabilities(row, [self._probabilities(row, c) for c in range(row["num_channels"])])
+        speech = [region for channel, heard in enumerate(found) for region in self._regions(row, channel, heard)]
         if not speech:
             seconds = row["num_samples"] / row["sample_rate"]
             raise RecordError("NO_SPEECH", f"no speech in {seconds:.2f} s of {row['num_channels']} channel(s)")
@@ -144,7 +151,8 @@ class SegmentSpeech:
         sparse = ["SPEECH_SPARSE"] if share < self._config.sparse_below else []
         return {"speech": speech, "warnings": [*row["warnings"], *sparse]}
 
-    def _regions(self, row: dict[str, Any], channel: int) -> list[dict[str, int]]:
+    def _probabilities(self, row: dict[str, Any], channel: int) -> Probabilities:
+        """Returns the speech probability of each hop of a channel."""
         vad, audio = self._vad, self._audio
         assert vad is not None
         assert audio is not None
@@ -153,7 +161,23 @@ class SegmentSpeech:
             name = self._config.vad.name
             raise ConfigError(f"vad '{name}' hears {vad.sample_rate} Hz, the recordings are decoded to {rate} Hz")
         blocks = audio.blocks(row["recording_id"], channel, max(1, round(self._config.block_seconds * rate)))
-        found = speech_regions(vad.probabilities(blocks), self._config, row["num_samples"], vad.hop, rate)
+        return vad.probabilities(blocks)
+
+    def _own_probabilities(self, row: dict[str, Any], heard: Sequence[Probabilities]) -> list[Probabilities]:
+        """Returns the probabilities with those of speech that belongs to another channel at 0."""
+        audio, vad = self._audio, self._vad
+        assert audio is not None
+        assert vad is not None
+        if len(heard) < 2:
+            return list(heard)
+        spoken = [channel >= self._config.release for channel in heard]
+        read = partial(audio.read, row["recording_id"])
+        repeated = repeated_speech(spoken, vad.hop, read, row["sample_rate"], self._config.crosstalk)
+        return [np.where(mask, np.float32(0.0), channel) for mask, channel in zip(repeated, heard, strict=True)]
+
+    def _regions(self, row: dict[str, Any], channel: int, heard: Probabilities) -> list[dict[str, int]]:
+        assert self._vad is not None
+        found = speech_regions(heard, self._config, row["num_samples"], self._vad.hop, row["sample_rate"])
         return [{"channel": channel, "start": int(a), "num_samples": int(b - a)} for a, b in found]
 
     def close(self) -> None:

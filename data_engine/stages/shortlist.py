@@ -8,7 +8,7 @@ from pydantic import Field
 from data_engine.core.config import Settings, speed_knob
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, iterate_rows
-from data_engine.stages.rules.voice_prompt import Shortlists
+from data_engine.stages.rules.voice_prompt import PromptRules, Shortlists
 
 
 class ShortlistSegments:
@@ -27,25 +27,27 @@ class ShortlistSegments:
         Attributes:
             max_seconds: The longest prompt.
             min_segment_seconds: Shorter segments are not used.
+            rules: What else a segment must be.
             batch_rows: Rows at once.
         """
 
         max_seconds: float = Field(default=15.0, gt=0)
         min_segment_seconds: float = Field(default=0.8, ge=0)
+        rules: PromptRules = PromptRules()
         batch_rows: int = speed_knob(64, ge=1)
 
     def __init__(self, config: Config) -> None:
         self.config, segment = config, load_schema("segment")
         self.spec = StageSpec(
             name="shortlist",
-            version="1",
+            version="2",
             consumes=segment,
             produces=segment,
             shape="fold",
             parents="segment_id",
             batch=BatchHint(max_rows=config.batch_rows),
         )
-        self._speakers = Shortlists(config.min_segment_seconds, config.max_seconds)
+        self._speakers = Shortlists(config.min_segment_seconds, config.max_seconds, config.rules)
 
     def open(self, worker: Worker) -> None:
         """Needs nothing."""

@@ -18,6 +18,7 @@ from data_engine.io.audio import decode_bytes, encode_flac
 from data_engine.io.decoding.resample import resample
 from data_engine.models.pitch import fundamental_frequency, pitch_statistics
 from data_engine.stages.rules.voice_prompt import (
+    PromptRules,
     Row,
     Shortlists,
     choose,
@@ -32,7 +33,7 @@ from data_engine.tokens.layout import num_groups
 _READ = (
     "recording_id", "channel", "start", "num_samples", "sample_rate", "speaker_id", "language", "licence",
     "consent_basis", "allowed_uses", "audio", "text", "text_confidence", "dnsmos_ovr", "snr_db", "clipping_ratio",
-    "speaking_rate", "decision",
+    "speaking_rate", "decision", "language_confidence", "text_flags", "overlap_ratio",
 )  # fmt: skip
 
 
@@ -40,14 +41,15 @@ class Voices:
     """Makes one voice per speaker, language and consent record; segments of different consent are never joined.
 
     Segments that the policy did not keep are unused as `not_kept`, others as `no_audio`, `too_short`, `too_long`,
-    `not_best`, or `too_little_speech` when the speaker has less than the shortest prompt.
+    `overlapped`, for their text (`text_flagged`, `text_rate`, `language_unsure`, `text_script`), as `not_best`, or
+    `too_little_speech` when the speaker has less than the shortest prompt.
 
     Consumes: segment_id, recording_id, channel, start, num_samples, sample_rate, speaker_id, language, licence,
         consent_basis, allowed_uses, audio, text, text_confidence, dnsmos_ovr, snr_db, clipping_ratio,
-        speaking_rate, decision
+        speaking_rate, decision, language_confidence, text_flags, overlap_ratio
     Produces: voice_id, recording_id, speaker_id, language, licence, consent_basis, allowed_uses, audio, num_samples,
         sample_rate, text, segment_ids, embedding, f0_median_hz, f0_std_semitones, speaking_rate, dnsmos_ovr, vq02,
-        vq06, num_groups, codec, tokenizer_hash, quant_bits, score
+        vq06, num_groups, codec, tokenizer_hash, quant_bits, score, merged_speakers
     Rejects: DECODE_FAILED
     """
 
@@ -60,6 +62,7 @@ class Voices:
             max_seconds: No prompt is longer.
             min_segment_seconds: Shorter segments are not used.
             gap_seconds: Silence between the segments of a prompt.
+            rules: What else a segment must be.
             codec: Back end of role `codec`.
             speaker: Back end of role `speaker`.
             batch_rows: Rows at once.
@@ -70,6 +73,7 @@ class Voices:
         max_seconds: float = Field(default=15.0, gt=0)
         min_segment_seconds: float = Field(default=0.8, ge=0)
         gap_seconds: float = Field(default=0.2, ge=0)
+        rules: PromptRules = PromptRules()
         codec: BackendChoice = role("codec", "nano")
         speaker: BackendChoice = role("speaker", "resemblyzer")
         batch_rows: int = speed_knob(64, ge=1)
@@ -84,14 +88,14 @@ class Voices:
         self.config = config
         self.spec = StageSpec(
             name="voices",
-            version="1",
+            version="2",
             consumes=load_schema("segment").pick(*_READ),
             produces=load_schema("voice"),
             shape="fold",
             parents="segment_ids",
             batch=BatchHint(max_rows=config.batch_rows),
         )
-        self._speakers = Shortlists(config.min_segment_seconds, config.max_seconds)
+        self._speakers = Shortlists(config.min_segment_seconds, config.max_seconds, config.rules)
 
     def open(self, worker: Worker) -> None:
         """Takes codec and speaker embedder."""

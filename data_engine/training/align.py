@@ -13,9 +13,10 @@ from torch import Tensor
 from data_engine.core.config import read_yaml, validate
 from data_engine.models.codec_views import normalise_peak
 from data_engine.models.linguistic_encoder import LinguisticEncoder
+from data_engine.models.monotone import best_path
+from data_engine.models.phones import PAUSE, TOKEN_IDS
 from data_engine.training.linguistic import GRID, LinguisticSettings, network
 from data_engine.training.loop import load_weights
-from data_engine.training.speech.phones import PAUSE, TOKEN_IDS
 from data_engine.training.speech.waves import Ints, Part, Utterance, load, replace_phones
 
 _PAUSE_ID = TOKEN_IDS[PAUSE]
@@ -29,27 +30,7 @@ def viterbi(scores: npt.NDArray[np.float32], states: Ints, optional: npt.NDArray
         states: Token of each state, in order.
         optional: States that may be skipped; never two in a row.
     """
-    emitted = scores[:, states]
-    best = np.full(len(states), -np.inf, np.float32)
-    best[: 2 if optional[0] else 1] = emitted[0, : 2 if optional[0] else 1]
-    came = np.zeros(emitted.shape, np.int8)
-    for frame in range(1, len(emitted)):
-        one, two = np.full_like(best, -np.inf), np.full_like(best, -np.inf)
-        one[1:] = best[:-1]
-        two[2:] = np.where(optional[1:-1], best[:-2], -np.inf)
-        ways = np.stack([best, one, two])
-        came[frame] = ways.argmax(0)
-        best = ways.max(0) + emitted[frame]
-    last = len(states) - 1
-    if optional[last] and best[last - 1] > best[last]:
-        last -= 1
-    if not np.isfinite(best[last]):
-        return None
-    path = np.empty(len(emitted), np.int64)
-    for frame in range(len(emitted) - 1, -1, -1):
-        path[frame] = last
-        last -= int(came[frame, last])
-    return path
+    return best_path(scores[:, states], optional)
 
 
 def aligned(scores: npt.NDArray[np.float32], utterance: Utterance) -> tuple[Ints, Ints] | None:

@@ -14,7 +14,9 @@ MODELS: dict[str, tuple[str, str]] = {
     "semantic": ("data_engine.training.semantic", "SemanticSettings"),
     "decoder": ("data_engine.training.decoder", "DecoderSettings"),
     "vocoder": ("data_engine.training.vocoder", "VocoderSettings"),
+    "neufa": ("data_engine.training.neufa", "NeufaSettings"),
     "speaker-lm": ("data_engine.training.speaker_lm", "SpeakerSettings"),
+    "emotion": ("data_engine.training.emotion", "EmotionSettings"),
 }
 """Model -> its module with `train`, and the name of its settings."""
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_engine.backends.pronunciation import Phones, by_espeak
+from data_engine.models.phones import TOKENS
 from data_engine.stages.rules.measures import words as words_of
 from data_engine.training.language_model import (
     BEGIN,
@@ -29,15 +31,12 @@ from data_engine.training.language_model import (
     write_arpa,
 )
 from data_engine.training.pronunciations import (
-    Phones,
-    by_espeak,
     dictionary,
     english_lexicon,
     mandarin_readings,
     spelled,
 )
 from data_engine.training.speech import texts
-from data_engine.training.speech.phones import TOKENS
 from data_engine.training.sphinx_ngrams import Ngrams, model_folder, read_ngrams
 
 _PLAIN = re.compile(r"[a-z]+(?:'[a-z]+)*'?|'[a-z]+")

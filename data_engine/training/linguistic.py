@@ -12,9 +12,9 @@ from torch import Tensor
 
 from data_engine.models.kaldi_fbank import CODE_SAMPLES, kaldi_fbank, low_frame_rate
 from data_engine.models.linguistic_encoder import ENCODER, LinguisticEncoder
+from data_engine.models.phones import TOKENS
 from data_engine.training.batches import Batch, Batches, BatchSettings, Floats, Grid
 from data_engine.training.loop import Training
-from data_engine.training.speech.phones import TOKENS
 from data_engine.training.speech.waves import load
 from data_engine.training.tokenizer_training import (
     TokenizerSettings,

@@ -15,12 +15,12 @@ from data_engine.models.fake_quant import put_on_grid
 from data_engine.models.funasr_folder import CODEBOOK, write_funasr
 from data_engine.models.linguistic_encoder import INPUT_SIZE, ExportedEncoder, LinguisticEncoder
 from data_engine.models.onnx_storage import store_halves
+from data_engine.models.phones import TOKENS
 from data_engine.training import linguistic
 from data_engine.training.batches import UNKNOWN, Batches, Floats
 from data_engine.training.linguistic import GRID, LinguisticSettings, best_paths, network
 from data_engine.training.loop import halve, load_weights
 from data_engine.training.scoring import perplexity, phone_information
-from data_engine.training.speech.phones import TOKENS
 from data_engine.training.speech.waves import load
 from data_engine.training.tokenizer_training import phone_error_rates, test_examples
 

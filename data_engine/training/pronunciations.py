@@ -8,23 +8,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from data_engine.backends.espeak_library import VARIANTS, Utterance, shared_library
-from data_engine.training.speech.phones import PAUSE, TOKEN_IDS, TimedPhone, from_espeak, merged
+from data_engine.backends.pronunciation import Phones, by_espeak
+from data_engine.models.phones import PAUSE, TOKEN_IDS, TimedPhone, merged
 from data_engine.training.speech.teacher_flite import program, pronounce
 
-Phones = tuple[str, ...]
-
 _BATCH = 200
-_FAST = 400
 _SECONDS = 120
 _VOWELS = {"aa", "ae", "ah", "ao", "aw", "ax", "ay", "eh", "er", "ey", "ih", "iy", "ow", "oy", "uh", "uw"}
-
-
-def by_espeak(text: str, voice: str) -> Phones:
-    """Returns espeak-ng's phones of a text without pauses; empty when one is not in the set."""
-    said = shared_library().say(Utterance(text, voice, VARIANTS[0], rate=_FAST))
-    phones = from_espeak(said.phonemes, len(said.samples), voice.startswith("cmn")) or []
-    return tuple(phone.name for phone in phones if phone.name != PAUSE)
 
 
 def by_flite(words: Sequence[str]) -> list[Phones]:

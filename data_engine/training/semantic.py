@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data_engine.models.fake_quant import Bits, FakeQuantiser, put_on_grid
+from data_engine.models.phones import TOKENS
 from data_engine.models.semantic_tokenizer import (
     DIMENSIONS,
     ConvNextBlock,
@@ -25,7 +26,6 @@ from data_engine.models.whisper_mel import BANDS, TOKEN_SAMPLES, whisper_log_mel
 from data_engine.training.batches import Batch, Batches, Floats, Grid
 from data_engine.training.loop import Training, halve
 from data_engine.training.scoring import perplexity
-from data_engine.training.speech.phones import TOKENS
 from data_engine.training.speech.waves import load
 from data_engine.training.ssql import PretrainSettings, SelfSupervised, pretrain
 from data_engine.training.tokenizer_training import (

@@ -25,6 +25,7 @@ CODEC = {
 """Training -> the files of the codec it makes."""
 
 SPEAKER = "speaker-lm"
+ALIGNER = "neufa"
 
 
 def ship(trained: Path, assets: Path) -> Iterator[str]:
@@ -54,6 +55,9 @@ def ship(trained: Path, assets: Path) -> Iterator[str]:
         yield _copy(path, assets / "speaker_lm" / path.name)
     if released.is_dir():
         draw(trained / SPEAKER, assets / "speaker_lm" / "losses.png", SPEAKER)
+    if (trained / ALIGNER / "aligner.onnx").is_file():
+        yield _copy(trained / ALIGNER / "aligner.onnx", assets / "aligner_neufa" / "aligner.onnx")
+        draw(trained / ALIGNER, assets / "aligner_neufa" / f"{ALIGNER}.png", f"{ALIGNER} (held out: mean error in s)")
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -20,8 +20,8 @@ from data_engine.core.config import Settings, read_yaml, validate
 from data_engine.models.codec_views import nearest
 from data_engine.models.fake_quant import Bits, FakeQuantiser, Plan, Ranges
 from data_engine.models.features import MelSettings, log_mel
+from data_engine.models.phones import TOKENS
 from data_engine.training.batches import Floats, Grid, frame_labels
-from data_engine.training.speech.phones import TOKENS
 from data_engine.training.speech.waves import Part, load
 from data_engine.training.ssql import SelfSupervised, ssql_losses, view
 

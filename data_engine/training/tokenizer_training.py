@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from data_engine.core.config import Settings
 from data_engine.models.codec_views import normalise_peak
+from data_engine.models.phones import PAUSE, SPECIALS, TOKEN_IDS
 from data_engine.training.batches import UNKNOWN, Batch, BatchSettings, Floats, Grid
 from data_engine.training.loop import LoopSettings
 from data_engine.training.scoring import collapsed, error_rate
-from data_engine.training.speech.phones import PAUSE, SPECIALS, TOKEN_IDS
 from data_engine.training.speech.waves import Part, Utterance
 
 BestPath = Callable[[Sequence[Floats]], list[npt.NDArray[np.int64]]]

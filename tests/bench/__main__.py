@@ -1,6 +1,8 @@
 """Prints the benchmark table."""
 
+from tests.bench.curate import curate_hours
 from tests.bench.measure import print_table
+from tests.bench.models import speech_models
 from tests.bench.overhead import engine_over_bare_loop
 from tests.bench.runners import runners_over_local
 from tests.bench.scale import look_at_rows, plan_million, resume_markers
@@ -8,4 +10,6 @@ from tests.bench.startup import help_time, import_time
 from tests.bench.tokens import interleave_hour
 
 rows = [import_time(), help_time(), interleave_hour(), engine_over_bare_loop()]
-print_table([*rows, plan_million(), resume_markers(), *look_at_rows(), *runners_over_local()])
+print_table(
+    [*rows, *speech_models(), curate_hours(), plan_million(), resume_markers(), *look_at_rows(), *runners_over_local()]
+)

@@ -14,10 +14,21 @@ from data_engine.tokens.layout import expected_counts
 
 NEED_A_SERVICE = {("llm", "vllm")}
 """Their contract tests bring the service: tests/backends/test_llm_vllm.py, tests/serving."""
-NEED_FILES = {("asr", "funasr"), ("asr", "whisper"), ("codec", "step-audio"), ("pii", "presidio")}
+NEED_FILES = {
+    ("asr", "funasr"),
+    ("asr", "whisper"),
+    ("codec", "step-audio"),
+    ("emotion", "emotion2vec"),
+    ("diarization", "pyannote"),
+    ("separation", "hdemucs"),
+    ("squim", "torchaudio"),
+    ("pii", "presidio"),
+}
 """Theirs bring checkpoints: tests/backends/test_{asr_funasr,asr_whisper,codec_step_audio}.py."""
 if not importlib.util.find_spec("flashlight"):
     NEED_FILES.add(("asr", "nano"))
+if not importlib.util.find_spec("torchaudio"):
+    NEED_FILES.add(("aligner", "ctc"))
 ALL = [(r, n) for r, names in BACKENDS.items() for n in names if (r, n) not in NEED_A_SERVICE | NEED_FILES]
 cache = BackendCache()
 
@@ -98,12 +109,42 @@ def test_a_recognizer_gives_one_transcript_per_wave_independent_of_order(name, w
         assert transcript.confidence is None or 0 <= transcript.confidence <= 1
 
 
+@pytest.mark.parametrize("name", names("aligner"))
+def test_an_aligner_gives_times_to_every_word_or_says_why_not_whatever_the_neighbours(name, waves):
+    aligner = cache("aligner", name, {})
+    texts = ["hello there", "so what do you think about it then", "no", "good morning", ""]
+    together = aligner.align(waves, texts, "en")
+    alone = [aligner.align([wave], [text], "en")[0] for wave, text in zip(waves, texts, strict=True)]
+    assert [str(found) for found in together] == [str(found) for found in alone]
+    counts = [len(getattr(found, "words", ())) for found in together]
+    assert counts == [2, 8, counts[2], 0, 0]
+    assert counts[2] == 1 or together[2].code == "TOO_SHORT"
+    assert together[3].code == "SILENT"
+    for wave, found in zip(waves, together, strict=True):
+        for times in (getattr(found, "words", ()), getattr(found, "phones", None) or ()):
+            edges = [edge for one in times for edge in (one.start, one.start + one.num_samples)]
+            assert edges == sorted(edges)
+            assert not edges or (edges[0] >= 0 and edges[-1] <= len(wave))
+        assert getattr(found, "confidence", None) is None or 0 <= found.confidence <= 1
+
+
 @pytest.mark.parametrize("name", names("quality"))
 def test_quality_is_a_mean_opinion_score_per_wave(name, waves):
     scores = cache("quality", name, {}).score(waves)
     assert scores.shape == (len(waves), 3)
     assert np.isfinite(scores).all()
     assert scores[1, 2] > scores[4, 2], "speech is better than noise"
+
+
+@pytest.mark.parametrize("name", names("emotion"))
+def test_an_emotion_is_one_of_those_the_model_names_and_depends_on_its_wave_only(name, waves):
+    model = cache("emotion", name, {})
+    together = model.recognize(waves)
+    assert together == model.recognize(waves[::-1])[::-1] == [model.recognize([wave])[0] for wave in waves]
+    assert together[1].name in model.emotions
+    assert all(one is None or (one.name in model.emotions and 0 < one.confidence <= 1) for one in together)
+    assert [together[2], together[3]] == [None, None], "a blip and silence are not said in any way"
+    assert model.recognize([]) == []
 
 
 @pytest.mark.parametrize("name", names("codec"))

@@ -14,6 +14,7 @@ from data_engine.stages.catalog import STAGES, build_stage, stage_signature_part
 
 REJECT_CODES = next(f for f in load_schema("reject").fields if f.name == "code").values
 MINIMAL = {
+    "separate": {"separation": {"name": "hdemucs", "options": {"model": "HDEMUCS_HIGH_MUSDB_PLUS"}}},
     "filter": {"policy": {"name": "none", "version": 1, "rules": []}},
     "teach": {"part": {"kind": "closed"}, "lists": ".", "speechocean": ".", "recordings": "."},
 }

@@ -76,3 +76,16 @@ def test_a_file_that_is_missing_or_not_yaml_or_not_a_mapping_is_named(tmp_path):
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ConfigError, match="mapping"):
         read_yaml(tmp_path / "list.yaml")
+
+
+class Optional(Settings):
+    asr: BackendChoice = role("asr", "pocketsphinx")
+    emotion: BackendChoice | None = role("emotion", None)
+
+
+def test_nobody_plays_an_optional_role_until_somebody_is_chosen():
+    assert choices(Optional()) == {"asr": BackendChoice(name="pocketsphinx")}
+    chosen = validate(Optional, {"emotion": "prosody"}, "run.yaml")
+    assert choices(chosen)["emotion"] == BackendChoice(name="prosody")
+    assert signature_config(Optional())["emotion"] is None
+    assert signature_config(chosen)["emotion"] == {"name": "prosody", "options": {}}

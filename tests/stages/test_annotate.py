@@ -8,12 +8,22 @@ import soundfile
 import soxr
 
 from data_engine.backends.catalog import BackendCache
+from data_engine.core.errors import ConfigError
 from data_engine.core.harness import StageRun
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import Worker
 from data_engine.io.audio import encode_flac
-from data_engine.stages.annotate import ACOUSTICS, QUALITY, Annotate, AnnotateConfig, acoustic_columns, decode_clip
+from data_engine.stages.annotate import (
+    ACOUSTICS,
+    QUALITY,
+    SQUIM,
+    Annotate,
+    AnnotateConfig,
+    acoustic_columns,
+    decode_clip,
+)
 from data_engine.stages.catalog import build_stage, stage_signature_parts
+from tests.backends import tiny_torchaudio
 
 RATE = 16000
 FAST = {"name": "dnsmos", "options": {"max_windows": 1}}
@@ -134,3 +144,41 @@ def test_batch_limits_are_speed_knobs_and_models_are_part_of_the_signature():
     spec = build_stage("annotate", {"max_rows": 3}).spec
     assert (spec.batch.max_rows, spec.consumes.id) == (3, "segment_id")
     assert build_stage("annotate", {"record": "candidate"}).spec.produces.id == "candidate_id"
+
+
+def test_nobody_listens_for_emotions_unless_chosen(models, tmp_path, speech):
+    _, rows = annotate(models, tmp_path, [speech[RATE * 22 : RATE * 24]])
+    assert "emotion" not in rows["0000"]
+
+
+def test_a_chosen_emotion_model_hears_how_segments_are_said(models, tmp_path, speech):
+    silent, clip = np.zeros(RATE, np.float32), speech[RATE * 22 : RATE * 26]
+    run, rows = annotate(models, tmp_path, [clip, silent, None, clip[:2000]], emotion="prosody")
+    assert rows["0000"]["emotion"] in ("angry", "happy", "neutral", "sad")
+    assert 0.25 <= rows["0000"]["emotion_confidence"] <= 1.0
+    for name in ("0001", "0002", "0003"):
+        assert (rows[name]["emotion"], rows[name]["emotion_confidence"]) == (None, None)
+    assert run.rejects == []
+
+
+def test_what_a_candidate_was_asked_to_sound_like_is_not_overwritten(models, tmp_path, speech):
+    """The column `emotion` of a candidate is the request."""
+    _, rows = annotate(models, tmp_path, [speech[RATE * 22 : RATE * 24]], record="candidate", emotion="prosody")
+    assert not {"emotion", "emotion_confidence"} & rows["0000"].keys()
+
+
+def test_squim_is_measured_for_segments_and_only_when_asked(models, tmp_path, speech):
+    pytest.importorskip("torchaudio", exc_type=ImportError)
+    path = tiny_torchaudio.write(tiny_torchaudio.squim(), tmp_path / "squim.pth")
+    choice = {"name": "torchaudio", "options": {"model": str(path), "architecture": tiny_torchaudio.SQUIM}}
+    clip = speech[RATE * 22 : RATE * 24]
+    _, rows = annotate(models, tmp_path, [clip, np.zeros(RATE, np.float32)], squim=choice)
+    assert 0 < rows["0000"]["squim_stoi"] < 1
+    assert 1 <= rows["0000"]["squim_pesq"] <= 4.65
+    assert math.isfinite(rows["0000"]["squim_sisdr"])
+    assert [rows["0001"][name] for name in SQUIM] == [None] * 3
+    _, plain = annotate(models, tmp_path, [clip])
+    assert not set(SQUIM) & set(plain["0000"])
+    assert {name: rows["0000"][name] for name in plain["0000"]} == plain["0000"]
+    with pytest.raises(ConfigError, match="squim"):
+        build_stage("annotate", {"record": "candidate", "squim": choice})

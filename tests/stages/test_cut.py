@@ -1,5 +1,7 @@
 """Cut: segments are bounded, apart and lose no speech; a transcript is kept only where it is true."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,9 +10,11 @@ from hypothesis import strategies as st
 from data_engine.core.errors import ConfigError
 from data_engine.core.harness import StageRun
 from data_engine.core.ids import content_id
+from data_engine.core.stage import Worker
+from data_engine.io.scratch import ScratchAudio
 from data_engine.stages.catalog import build_stage
-from data_engine.stages.cut import cut_turns, pauses_between, split_span
-from data_engine.stages.diarize import Turn
+from data_engine.stages.cut import cut_turns, pad_segments, pauses_between, split_span
+from data_engine.stages.diarize import Turn, join_turns
 
 RATE = 16000
 LENGTH = 600 * RATE
@@ -29,12 +33,15 @@ def recording(turns, speech=None, **columns):
         "recording_id": "rec", "sample_rate": RATE, "num_samples": LENGTH, "split": "test", "language": "en",
         "licence": "CC0", "consent_basis": "contract", "allowed_uses": ["asr", "tts"], "speaker": None, "text": None,
         "turns": turns, "speech": known if speech is None else speech,
-        "num_speakers": len({t["speaker"] for t in turns}), **columns,
+        "num_speakers": len({t["speaker"] for t in turns}),
+        "num_channels": max([1, *(t["channel"] + 1 for t in turns)]), **columns,
     }  # fmt: skip
 
 
-def cut(*recordings, **config):
-    stage = build_stage("cut", config)
+def cut(*recordings, scratch=None, **config):
+    stage = build_stage("cut", {"pad_seconds": 0.0, **config})
+    if scratch is not None:
+        stage.open(Worker(scratch, None))
     run = StageRun(stage, "signature")
     rows = [row for batch in run.run([stage.spec.consumes.batch(list(recordings))]) for row in batch.to_pylist()]
     return rows, run
@@ -50,7 +57,7 @@ def test_a_segment_inherits_what_its_recording_declares():
         "segment_id": content_id("segment", "rec", 0, RATE, 2 * RATE), "recording_id": "rec", "channel": 0,
         "start": RATE, "num_samples": 2 * RATE, "sample_rate": RATE, "speaker_id": "rec:0", "split": "test",
         "language": "en", "licence": "CC0", "consent_basis": "contract", "allowed_uses": ["asr", "tts"],
-        "is_synthetic": False, "text": None, "text_source": None,
+        "is_synthetic": False, "text": None, "text_source": None, "overlap_ratio": 0.0,
     }  # fmt: skip
 
 
@@ -148,6 +155,105 @@ def test_limits_that_cannot_hold_are_refused():
         build_stage("cut", {"min_seconds": 2, "max_seconds": 3})
 
 
+# ---- ends in silence, places to cut, overlap
+
+
+def test_segments_take_in_silence_but_never_anothers_speech():
+    turns = seconds((1, 3, 0), (3.1, 5, 1), (5, 7, 0), (20, 22, 0))
+    rows, _ = cut(recording(turns, num_samples=22 * RATE + 800), pad_seconds=0.2)
+    assert spans(rows) == [(0.8, 3.05), (3.05, 5), (5, 7.2), (19.8, 22.05)]
+
+
+def test_silence_is_shared_between_the_pieces_of_a_turn():
+    speech = seconds((0, 18), (18.5, 40))
+    rows, _ = cut(recording(seconds((0, 40, 0)), speech), pad_seconds=0.2)
+    assert spans(rows) == [(0, 18.2), (18.3, 40.2)]
+    rows, _ = cut(recording(seconds((0, 40, 0)), speech), pad_seconds=2.0, max_seconds=22)
+    assert spans(rows) == [(0, 18.25), (18.25, 40.25)]
+
+
+def test_speech_that_belongs_to_nobody_is_not_taken_in():
+    rows, _ = cut(recording(seconds((1, 3, 0)), speech=seconds((1, 3), (3.2, 4))), pad_seconds=0.5)
+    assert spans(rows) == [(0.5, 3.1)]
+
+
+def test_a_short_turn_of_another_speaker_is_not_taken_in_either():
+    rows, _ = cut(recording(seconds((1, 3, 0), (3.1, 3.3, 1), (3.4, 6, 0))), pad_seconds=0.5)
+    assert spans(rows) == [(0.5, 3.05), (3.35, 6.5)]
+
+
+def sounding(folder, wave, name="rec"):
+    with ScratchAudio(folder).writer(name, 0) as writer:
+        writer.append(np.asarray(wave, np.float32))
+    return folder
+
+
+def test_a_long_turn_without_a_pause_is_cut_where_it_is_quietest(tmp_path):
+    wave = np.random.default_rng(0).normal(0, 0.1, 40 * RATE)
+    for at, length, level in ((3.0, 0.1, 0.0), (17.0, 0.06, 0.001), (23.0, 0.12, 0.001), (25.0, 0.3, 0.05)):
+        wave[round(at * RATE) : round((at + length) * RATE)] *= level
+    rows, _ = cut(recording(seconds((0, 40, 0))), scratch=sounding(tmp_path, wave))
+    (_, first), (second, _) = spans(rows)
+    assert first == second
+    assert 23.0 < first < 23.12
+
+
+def test_a_cut_never_runs_through_a_word_whose_times_are_known(tmp_path):
+    wave = np.random.default_rng(0).normal(0, 0.1, 40 * RATE)
+    wave[20 * RATE : 20 * RATE + 3000] = 0.0
+    words = [{"text": "w", "start": t, "end": t + 0.95} for t in range(40)] + [{"text": "untimed"}]
+    attributes = json.dumps({"words": words})
+    rows, _ = cut(recording(seconds((0.5, 39.6, 0)), attributes=attributes), scratch=sounding(tmp_path, wave))
+    places = {place for span in spans(rows) for place in span}
+    assert len(rows) == 2
+    assert not [p for p in places for w in words[:-1] if w["start"] + 1e-9 < p < w["end"] - 1e-9]
+    assert spans(rows)[0][0] == 0.95  # the turn began in the second half of the first word
+    moved, _ = cut(recording(seconds((0, 40, 0)), seconds((0, 19.9), (20.2, 40)), attributes=attributes))
+    assert spans(moved) == [(0, 19.95), (20, 40)]
+
+
+@pytest.mark.parametrize(
+    "attributes", [None, "[]", '{"words": 3}', '{"words": [1, {"start": "a", "end": 2}]}', '{"words": [{"start": 1}]}']
+)
+def test_attributes_that_hold_no_word_times_are_no_error(attributes):
+    assert spans(cut(recording(seconds((1, 3, 0)), attributes=attributes))[0]) == [(1, 3)]
+
+
+def test_overlapped_speech_is_marked():
+    turns = seconds((0, 10, 0), (4, 5, 1), (4.5, 6, 2), (9.8, 12, 1))
+    rows, _ = cut(recording(turns + seconds((2, 9, 3), channel=1)))
+    marked = {(row["channel"], row["speaker_id"], row["start"] // RATE): row["overlap_ratio"] for row in rows}
+    assert marked == pytest.approx({
+        (0, "rec:0", 0): 0.22, (0, "rec:1", 4): 1.0, (0, "rec:2", 4): 1.0, (0, "rec:1", 9): 0.2 / 2.2,
+        (1, "rec:3", 2): 0.0,
+    })  # fmt: skip
+
+
+def test_a_speaker_is_never_joined_across_anothers_speech():
+    rows, _ = cut(recording(seconds((0, 4, 0), (4.1, 4.3, 1), (4.4, 8, 0))))
+    assert spans(rows) == [(0, 4), (4.4, 8)]
+    assert [row["speaker_id"] for row in rows] == ["rec:0"] * 2
+
+
+def test_of_several_channels_each_keeps_its_own_speech_only():
+    turns = [*seconds((0, 5, 0), (5, 9, 1)), *seconds((0, 5, 2), (5, 9, 3), channel=1)]
+    speech = [*seconds((0, 2.8), (3, 5.1)), *seconds((4.9, 9), channel=1)]
+    rows, _ = cut(recording(turns, speech))
+    assert [(row["channel"], *span, row["speaker_id"]) for row, span in zip(rows, spans(rows), strict=True)] == [
+        (0, 0, 5, "rec:0"), (1, 5, 9, "rec:3"),
+    ]  # fmt: skip
+    assert all(row["overlap_ratio"] == 0 for row in rows)
+    one, _ = cut(recording(seconds((0, 5, 0)), seconds((0, 2))))
+    assert spans(one) == [(0, 5)]
+
+
+def test_ids_of_segments_and_speakers_do_not_depend_on_neighbours_or_order():
+    one, two = recording(seconds((1, 3, 0), (4, 6, 1))), recording(seconds((2, 5, 0)), recording_id="other")
+    alone, before, after = cut(one)[0], cut(two, one)[0], cut(one, two)[0]
+    assert [row for row in before if row["recording_id"] == "rec"] == alone == after[: len(alone)]
+    assert [row["speaker_id"] for row in alone] == ["rec:0", "rec:1"]
+
+
 # ---- the arithmetic
 
 REGIONS = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 120)), min_size=1, max_size=12).map(
@@ -176,11 +282,14 @@ TURNS = st.lists(
 )
 
 
-@given(TURNS, st.integers(1, 40), st.integers(0, 60))
-def test_segments_of_any_turns_keep_the_law(rows, shortest, gap):
+@given(TURNS, st.integers(1, 40), st.integers(0, 60), st.sampled_from([0, 3, 40]))
+def test_segments_of_any_turns_keep_the_law(rows, shortest, gap, pad):
     rate, length = 100, 500
     turns = [{"channel": c, "start": s, "num_samples": n, "speaker": k} for c, s, n, k in rows]
-    config = {"min_seconds": shortest / rate, "max_seconds": 100 / rate, "merge_gap_seconds": gap / rate}
+    config = {
+        "min_seconds": shortest / rate, "max_seconds": 100 / rate, "merge_gap_seconds": gap / rate,
+        "pad_seconds": pad / rate,
+    }  # fmt: skip
     segments, run = cut(recording(turns, sample_rate=rate, num_samples=length), **config)
     assert len({row["segment_id"] for row in segments}) == len(segments)
     assert bool(segments) == (not run.rejects)
@@ -192,6 +301,21 @@ def test_segments_of_any_turns_keep_the_law(rows, shortest, gap):
         mine = taken.setdefault((row["channel"], row["speaker_id"]), np.zeros(length, int))
         mine[row["start"] : row["start"] + row["num_samples"]] += 1
     assert all(samples.max() == 1 for samples in taken.values())
+
+
+@given(TURNS, st.integers(0, 40))
+def test_silence_is_taken_in_and_nobodys_speech(rows, pad):
+    turns = join_turns([Turn(c, s, min(s + n, 500), k) for c, s, n, k in rows], 5)
+    segments = cut_turns(turns, {}, 5, 100)
+    for before in segments:
+        around = [t for t in pad_segments(segments, turns, {}, pad, 100, 500) if t.channel == before.channel]
+        mine = [t for t in around if t.start <= before.start and before.end <= t.end]
+        assert mine
+        for after in (t for t in mine if t.speaker == before.speaker):
+            others = [t for t in turns if t.channel == before.channel and t.speaker != before.speaker]
+            for start, end in ((after.start, before.start), (before.end, after.end)):
+                assert end - start <= pad
+                assert all(t.end <= start or end <= t.start for t in others if start < end)
 
 
 @given(TURNS)

@@ -11,6 +11,7 @@ from data_engine.backends.protocols import CodeStreams
 from data_engine.backends.speaker_resemblyzer import ResemblyzerEmbedder
 from data_engine.core.ids import content_id
 from data_engine.io.audio import decode_bytes
+from data_engine.stages.rules.prompt_text import script_share
 from data_engine.stages.rules.voice_prompt import Shortlist, choose, segment_score
 from data_engine.stages.voices import Voices
 from tests.stages.rows import CONSENT, RATE, column, ran, segment, worker
@@ -84,7 +85,7 @@ def test_the_embedding_is_of_unit_length_with_the_embedded_model(tmp_path):
         {"consent_basis": None},
         {"allowed_uses": ["asr"]},
         {"speaker_id": "another"},
-        {"language": "zh"},
+        {"language": "zh", "text": "你好。"},
     ],
 )
 def test_segments_of_another_consent_speaker_or_language_are_never_joined(tmp_path, other):
@@ -112,12 +113,44 @@ def test_a_speaker_with_too_little_speech_has_no_voice(tmp_path):
         ({"audio": None}, "no_audio"),
         ({"num_samples": RATE // 2}, "too_short"),
         ({"num_samples": 16 * RATE}, "too_long"),
+        ({"overlap_ratio": 0.05}, "overlapped"),
+        ({"text_flags": ["PHANTOM_PHRASE"]}, "text_flagged"),
+        ({"text": 30 * "sentence "}, "text_rate"),
+        ({"text": "so", "num_samples": 12 * RATE}, "text_rate"),
+        ({"text": "你好，今天天气很好。"}, "text_script"),
+        ({"language_confidence": 0.3}, "language_unsure"),
     ],
 )
 def test_segments_that_cannot_be_used_say_why(tmp_path, change, reason):
     voices, run = made([segment(0, 4.0), segment(1, 4.0, **change)], tmp_path)
     assert len(voices) == 1
     assert run.stats.unused_reasons == {reason: 1}
+
+
+def test_a_little_overlap_and_texts_that_cannot_be_judged_are_no_reason(tmp_path):
+    fine = ({"overlap_ratio": 0.01}, {"language_confidence": 0.9}, {"text": None}, {"language": None, "text": "你好"})
+    for change in fine:
+        voices, run = made([segment(0, 4.0, **change)], tmp_path)
+        assert len(voices) == 1, change
+        assert run.stats.unused == 0
+
+
+def test_the_rules_of_a_prompt_can_be_loosened(tmp_path):
+    rows = [segment(0, 4.0, overlap_ratio=0.3), segment(1, 4.0, text_flags=["REPEATED"])]
+    voices, _ = made(rows, tmp_path, rules={"max_overlap_ratio": 0.5, "check_text": False})
+    assert len(voices[0]["segment_ids"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "share"),
+    [
+        ("Guten Tag", "de", 1.0), ("Добрый день", "de", 0.0), ("Добрый день", "ru-RU", 1.0),
+        ("おはよう今日", "ja", 1.0),
+        ("OK 好的 吧", "zh", 0.6), ("12 34", "en", 1.0), ("whatever", "xx", 1.0), ("whatever", None, 1.0),
+    ],
+)  # fmt: skip
+def test_the_script_of_a_text_is_held_against_its_language(text, language, share):
+    assert script_share(text, language) == pytest.approx(share)
 
 
 def test_audio_that_does_not_decode_is_a_reject(tmp_path):

@@ -5,9 +5,9 @@ from collections import defaultdict
 import numpy as np
 
 from data_engine.backends.text_bpe import BpeTokenizer
+from data_engine.models.phones import TimedPhone
 from data_engine.tokens.templates import continuation_ids
 from data_engine.training.speech import closed_sentences, closed_teacher, qa_world
-from data_engine.training.speech.phones import TimedPhone
 from data_engine.training.speech.spoken import Spoken
 from data_engine.training.speech.texts import plain
 

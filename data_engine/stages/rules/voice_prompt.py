@@ -10,8 +10,11 @@ from itertools import accumulate, takewhile
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from data_engine.backends.protocols import Wave
+from data_engine.core.config import Settings
+from data_engine.stages.rules.prompt_text import text_problem
 
 Row = dict[str, Any]
 Key = tuple[float, str]
@@ -47,13 +50,26 @@ def speaker_key(row: Row) -> SpeakerKey:
     return row["speaker_id"], *consent, repr(row["language"]), row["sample_rate"]
 
 
-def unfit(segment: Mapping[str, Any], shortest: float, longest: float) -> str | None:
+class PromptRules(Settings):
+    """What a segment must be to become part of a prompt, besides kept and of fitting length.
+
+    Attributes:
+        max_overlap_ratio: Share in which another speaker may be heard too.
+        check_text: Whether a text that cannot be trusted (`prompt_text.text_problem`) bars its segment.
+    """
+
+    max_overlap_ratio: float = Field(default=0.02, ge=0.0, le=1.0)
+    check_text: bool = True
+
+
+def unfit(segment: Mapping[str, Any], shortest: float, longest: float, rules: PromptRules) -> str | None:
     """Returns why a segment cannot be part of a prompt, None when it can.
 
     Args:
         segment: Row of `segment.v1` with a decision.
         shortest: Seconds it must have.
         longest: Seconds it may have.
+        rules: What else it must be.
     """
     if segment["decision"] != "keep":
         return "not_kept"
@@ -61,7 +77,11 @@ def unfit(segment: Mapping[str, Any], shortest: float, longest: float) -> str | 
         return "no_audio"
     if seconds(segment) < shortest:
         return "too_short"
-    return "too_long" if seconds(segment) > longest else None
+    if seconds(segment) > longest:
+        return "too_long"
+    if (segment["overlap_ratio"] or 0.0) > rules.max_overlap_ratio:
+        return "overlapped"
+    return text_problem(segment) if rules.check_text else None
 
 
 def seconds(segment: Mapping[str, Any]) -> float:
@@ -105,18 +125,20 @@ class Shortlists:
     Attributes:
         shortest: Seconds a segment must have.
         longest: Seconds a prompt may have; twice as much is held per speaker.
+        rules: What else a segment must be.
         by_speaker: What is held.
     """
 
     shortest: float
     longest: float
+    rules: PromptRules = field(default_factory=PromptRules)
     by_speaker: dict[SpeakerKey, Shortlist] = field(default_factory=dict)
 
     def add(self, segments: Iterable[Row]) -> dict[str, str]:
         """Takes segments and returns segment id -> reason for those that are not used."""
         unused: dict[str, str] = {}
         for row in segments:
-            reason = unfit(row, self.shortest, self.longest)
+            reason = unfit(row, self.shortest, self.longest, self.rules)
             if reason:
                 unused[row["segment_id"]] = reason
                 continue

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data_engine.models.phones import TOKENS
 from data_engine.models.semantic_tokenizer import ConvNextBlock
 from data_engine.training.batches import UNKNOWN
-from data_engine.training.speech.phones import TOKENS
 
 Ints = npt.NDArray[np.int64]
 View = Callable[[Ints], Ints]

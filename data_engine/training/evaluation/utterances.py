@@ -13,9 +13,9 @@ import numpy.typing as npt
 from data_engine.backends.protocols import Wave
 from data_engine.io.shards import committed_parts, read_batches
 from data_engine.io.storage import Storage
+from data_engine.models.phones import PAUSE, SPECIALS, TOKEN_IDS
 from data_engine.training.evaluation.figures import NotMeasuredError
 from data_engine.training.evaluation.settings import ProbeSettings, SetSettings
-from data_engine.training.speech.phones import PAUSE, SPECIALS, TOKEN_IDS
 from data_engine.training.speech.spoken import SAMPLE_RATE
 from data_engine.training.speech.waves import DROP, Part, Utterance, load
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from data_engine.core.ids import seed_of
+from data_engine.models.phones import PAUSE, TimedPhone
 from data_engine.training.speech import closed_sentences, qa_world
-from data_engine.training.speech.phones import PAUSE, TimedPhone
 from data_engine.training.speech.spoken import SAMPLE_RATE, Spoken
 from data_engine.training.speech.teacher_flite import SOURCE, VOICES, speak
 from data_engine.training.speech.texts import Sentence

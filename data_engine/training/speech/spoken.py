@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from data_engine.core.ids import content_id
 from data_engine.io.audio import encode_flac
-from data_engine.training.speech.phones import TimedPhone
+from data_engine.models.phones import TimedPhone
 
 SAMPLE_RATE = 16000
 Wave = npt.NDArray[np.float32]

@@ -21,7 +21,7 @@ from data_engine.backends.timbre import (
     speaker_norms,
 )
 from data_engine.core.errors import RecordError
-from data_engine.training.speech.phones import TimedPhone, from_espeak, warped
+from data_engine.models.phones import TimedPhone, from_espeak, warped
 from data_engine.training.speech.spoken import SAMPLE_RATE, Spoken, Wave, levelled, resampled
 from data_engine.training.speech.texts import Sentence
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data_engine.core.errors import ConfigError, RecordError
-from data_engine.training.speech.phones import PAUSE, TOKEN_IDS, TimedPhone, merged, warped
+from data_engine.models.phones import PAUSE, TOKEN_IDS, TimedPhone, merged, warped
 from data_engine.training.speech.spoken import SAMPLE_RATE, Spoken, levelled, resampled
 from data_engine.training.speech.texts import Sentence
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from data_engine.io.audio import decode_bytes
 from data_engine.loader import ShardDataset
-from data_engine.training.speech.phones import PAUSE, TOKEN_IDS
+from data_engine.models.phones import PAUSE, TOKEN_IDS
 from data_engine.training.speech.teacher_flite import pronounce
 
 Ints = npt.NDArray[np.int64]

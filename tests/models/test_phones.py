@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_engine.backends.espeak_library import Utterance, shared_library
-from data_engine.training.speech.phones import ENGLISH, MANDARIN, TOKEN_IDS, TimedPhone, from_espeak, merged, warped
+from data_engine.models.phones import ENGLISH, MANDARIN, TOKEN_IDS, TimedPhone, from_espeak, merged, warped
 
 
 def said(text, voice="en-us"):

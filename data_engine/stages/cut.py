@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,26 @@ from data_engine.core.ids import content_id
 from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.scratch import ScratchAudio
-from data_engine.stages.diarize import Turn, join_turns
 from data_engine.stages.rules.cutting import (
     Span,
     Spans,
     as_spans,
-    covered_share,
     inside_regions,
     outside_words,
-    pad_spans,
     pauses_between,
     quietest,
     source_words,
-    split_span,
 )
-
-FindQuietIn = Callable[[int, int, int], int | None]
-"""Channel, first and last sample -> the quietest place there."""
+from data_engine.stages.rules.turns import (
+    FindQuietIn,
+    Turn,
+    cut_turns,
+    join_turns,
+    overlap_ratio,
+    overlaps_apart,
+    pad_segments,
+    whole_turn,
+)
 
 _INHERITED = ("recording_id", "sample_rate", "split", "language", "licence", "consent_basis", "allowed_uses")
 _CONSUMES = (
@@ -60,6 +62,8 @@ class CutConfig(Settings):
         max_seconds: Longer turns are split at their longest pause, and again, until no piece is longer; where there is
             no pause, at the quietest place of their sound.
         merge_gap_seconds: Turns of one speaker are joined across silence up to this.
+        min_overlap_seconds: A turn is cut where another speaker begins or ends to speak at the same time, for so long
+            at least: the rest of it is speech of one person. Shorter overlaps stay inside; `overlap_ratio` counts them.
         pad_seconds: Silence a segment takes in before and after, of a pause at most half; nobody's speech.
         keep_transcribed_whole: A recording with a transcript, one speaker and speech of at most `max_seconds` from
             first to last sample stays one segment, so that its transcript stays true.
@@ -68,6 +72,7 @@ class CutConfig(Settings):
     min_seconds: float = Field(default=0.5, gt=0.0)
     max_seconds: float = Field(default=30.0, gt=0.0)
     merge_gap_seconds: float = Field(default=0.5, ge=0.0)
+    min_overlap_seconds: float = Field(default=0.1, gt=0.0)
     pad_seconds: float = Field(default=0.1, ge=0.0)
     keep_transcribed_whole: bool = True
 
@@ -76,84 +81,6 @@ class CutConfig(Settings):
         if self.max_seconds < 2.0 * self.min_seconds:
             raise ValueError(f"max_seconds {self.max_seconds} must be at least twice min_seconds {self.min_seconds}")
         return self
-
-
-def whole_turn(turns: Sequence[Turn], longest: int) -> list[Turn] | None:
-    """Returns the one turn around all turns; None when they are of two speakers or channels, or too far apart."""
-    first, last = min(turn.start for turn in turns), max(turn.end for turn in turns)
-    if len({(turn.channel, turn.speaker) for turn in turns}) > 1 or last - first > longest:
-        return None
-    return [Turn(turns[0].channel, first, last, turns[0].speaker)]
-
-
-def cut_turns(
-    turns: Sequence[Turn],
-    pauses: Mapping[int, Spans],
-    shortest: int,
-    longest: int,
-    find_quiet: FindQuietIn | None = None,
-) -> list[Turn]:
-    """Returns the segments of joined turns: short turns left out, long ones split.
-
-    Args:
-        turns: As `join_turns` returns them.
-        pauses: Silences of each channel.
-        shortest: Samples.
-        longest: Samples.
-        find_quiet: Hears the sound of a channel.
-
-    Returns:
-        Segments by channel and start.
-    """
-    found: list[Turn] = []
-    for turn in sorted(turns):
-        if turn.end - turn.start >= shortest:
-            quiet = partial(find_quiet, turn.channel) if find_quiet else None
-            known = pauses.get(turn.channel, as_spans(()))
-            pieces = split_span((turn.start, turn.end), known, shortest, longest, quiet)
-            found += [Turn(turn.channel, start, end, turn.speaker) for start, end in pieces]
-    return sorted(found)
-
-
-def pad_segments(
-    segments: Sequence[Turn], turns: Sequence[Turn], regions: Mapping[int, Sequence[Span]], pad: int, longest: int,
-    num_samples: int,
-) -> list[Turn]:  # fmt: skip
-    """Returns the segments with silence before and after them.
-
-    Two speakers who talk over each other for exactly the same samples give one segment, of the first of them: a
-    segment is what its samples are.
-
-    Args:
-        segments: As `cut_turns` returns them.
-        turns: All turns, those that gave no segment too.
-        regions: Speech regions of each channel; what lies in one without a turn is speech nobody was found for.
-        pad: Samples at most.
-        longest: Samples a segment may have.
-        num_samples: Samples of the recording.
-
-    Returns:
-        Segments by channel and start.
-    """
-    widened: dict[tuple[int, int, int], Turn] = {}
-    for channel, speaker in sorted({(s.channel, s.speaker) for s in segments}):
-        mine = as_spans([(s.start, s.end) for s in segments if (s.channel, s.speaker) == (channel, speaker)])
-        spoken = as_spans([(t.start, t.end) for t in turns if t.channel == channel])
-        nobodys = [region for region in regions.get(channel, ()) if covered_share(region, spoken) == 0.0]
-        apart = [
-            (t.start, t.end) for t in turns
-            if t.channel == channel and (t.speaker != speaker or covered_share((t.start, t.end), mine) == 0.0)
-        ]  # fmt: skip
-        speech = as_spans([*map(tuple, mine.tolist()), *apart, *nobodys])
-        for start, end in pad_spans(mine, speech, pad, longest, num_samples).tolist():
-            widened.setdefault((channel, start, end), Turn(channel, start, end, speaker))
-    return sorted(widened.values())
-
-
-def overlap_ratio(segment: Turn, turns: Sequence[Turn]) -> float:
-    """Returns the share of a segment in which another speaker of its channel is heard too."""
-    others = [(t.start, t.end) for t in turns if t.channel == segment.channel and t.speaker != segment.speaker]
-    return covered_share((segment.start, segment.end), as_spans(others))
 
 
 class Cut:
@@ -177,7 +104,7 @@ class Cut:
         self._audio: ScratchAudio | None = None
         self.spec = StageSpec(
             name="cut",
-            version="2",
+            version="3",
             consumes=load_schema("recording").pick(*_CONSUMES),
             produces=load_schema("segment").pick(*_PRODUCES),
             shape="expand",
@@ -216,6 +143,7 @@ class Cut:
             raise RecordError("NO_SPEECH", "there is no speaker turn to cut")
         if recording["text"] and settings.keep_transcribed_whole:
             turns = whole_turn(turns, longest) or turns
+        turns = overlaps_apart(turns, round(settings.min_overlap_seconds * rate))
         pauses = {channel: outside_words(pauses_between(spans), words) for channel, spans in regions.items()}
         segments = cut_turns(turns, pauses, shortest, longest, self._find_quiet(recording, words))
         if not segments:

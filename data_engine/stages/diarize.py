@@ -19,6 +19,7 @@ from data_engine.core.stage import BatchHint, StageResult, StageSpec, Worker, ea
 from data_engine.io.scratch import ScratchAudio
 from data_engine.models.speaker_clustering import link_speakers
 from data_engine.stages.rules.stretches import Stretch, cut_at_silence, united
+from data_engine.stages.rules.turns import Turn, join_turns, number_speakers
 
 
 class DiarizeConfig(Settings):
@@ -44,53 +45,12 @@ class DiarizeConfig(Settings):
     min_turn_seconds: float = Field(default=0.1, ge=0.0)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Turn:
-    """One stretch of one speaker, in samples; `end` is the sample after the last."""
-
-    channel: int
-    start: int
-    end: int
-    speaker: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Heard:
     """The speakers of one window: turns whose speakers count from 0, and the voice of each, [speakers, dimensions]."""
 
     turns: tuple[Turn, ...]
     voices: npt.NDArray[np.float32]
-
-
-def join_turns(turns: Sequence[Turn], gap: int) -> list[Turn]:
-    """Joins turns of one speaker on one channel that overlap, or are at most `gap` samples apart.
-
-    A gap in which another speaker is heard on that channel is never bridged.
-
-    Returns:
-        Turns by channel and start; those of one speaker on one channel never overlap.
-    """
-    joined: list[Turn] = []
-    latest: dict[tuple[int, int], int] = {}
-    for turn in sorted(turns):
-        key = turn.channel, turn.speaker
-        last = joined[latest[key]] if key in latest else None
-        others = [joined[at].end for other, at in latest.items() if other[0] == turn.channel and other != key]
-        reach = -1 if last is None else last.end if max(others, default=0) > last.end else last.end + gap
-        if last is not None and turn.start <= reach:
-            joined[latest[key]] = Turn(last.channel, last.start, max(last.end, turn.end), last.speaker)
-        else:
-            latest[key] = len(joined)
-            joined.append(turn)
-    return joined
-
-
-def number_speakers(turns: Sequence[Turn]) -> list[Turn]:
-    """Numbers speakers from 0 by their first appearance in the recording; earlier channels first."""
-    numbers: dict[int, int] = {}
-    for turn in sorted(turns, key=lambda turn: (turn.start, turn.channel)):
-        numbers.setdefault(turn.speaker, len(numbers))
-    return [Turn(t.channel, t.start, t.end, numbers[t.speaker]) for t in turns]
 
 
 def mostly_speech(turns: Sequence[Turn], speech: Sequence[Turn]) -> list[Turn]:

@@ -13,8 +13,8 @@ from data_engine.core.ids import content_id
 from data_engine.core.stage import Worker
 from data_engine.io.scratch import ScratchAudio
 from data_engine.stages.catalog import build_stage
-from data_engine.stages.cut import cut_turns, pad_segments, pauses_between, split_span
-from data_engine.stages.diarize import Turn, join_turns
+from data_engine.stages.rules.cutting import pauses_between, split_span
+from data_engine.stages.rules.turns import Turn, cut_turns, join_turns, overlaps_apart, pad_segments
 
 RATE = 16000
 LENGTH = 600 * RATE
@@ -116,7 +116,7 @@ def test_turns_beyond_the_end_are_bounded():
 def test_two_speakers_over_the_same_samples_are_one_segment():
     rows, _ = cut(recording(seconds((1, 3, 1), (1, 3, 0), (2, 4, 1))))
     assert [(row["speaker_id"], *span) for row, span in zip(rows, spans(rows), strict=True)] == [
-        ("rec:0", 1, 3), ("rec:1", 1, 4),
+        ("rec:0", 1, 3), ("rec:1", 3, 4),
     ]  # fmt: skip
     rows, _ = cut(recording(seconds((1, 3, 1), (1, 3, 0))))
     assert [row["speaker_id"] for row in rows] == ["rec:0"]
@@ -219,11 +219,22 @@ def test_attributes_that_hold_no_word_times_are_no_error(attributes):
     assert spans(cut(recording(seconds((1, 3, 0)), attributes=attributes))[0]) == [(1, 3)]
 
 
-def test_overlapped_speech_is_marked():
+def overlaps(**config):
+    """Returns the share of overlap by channel, speaker and second of the first sample."""
     turns = seconds((0, 10, 0), (4, 5, 1), (4.5, 6, 2), (9.8, 12, 1))
-    rows, _ = cut(recording(turns + seconds((2, 9, 3), channel=1)))
-    marked = {(row["channel"], row["speaker_id"], row["start"] // RATE): row["overlap_ratio"] for row in rows}
-    assert marked == pytest.approx({
+    rows, _ = cut(recording(turns + seconds((2, 9, 3), channel=1)), **config)
+    return {(row["channel"], row["speaker_id"], row["start"] // RATE): row["overlap_ratio"] for row in rows}
+
+
+def test_overlapped_speech_is_marked_and_cut_out_of_the_rest():
+    assert overlaps() == {
+        (0, "rec:0", 0): 0.0, (0, "rec:0", 4): 1.0, (0, "rec:0", 6): 0.0, (0, "rec:1", 4): 1.0, (0, "rec:2", 4): 1.0,
+        (0, "rec:1", 10): 0.0, (1, "rec:3", 2): 0.0,
+    }  # fmt: skip
+
+
+def test_overlaps_that_stay_inside_are_counted():
+    assert overlaps(min_overlap_seconds=5) == pytest.approx({
         (0, "rec:0", 0): 0.22, (0, "rec:1", 4): 1.0, (0, "rec:2", 4): 1.0, (0, "rec:1", 9): 0.2 / 2.2,
         (1, "rec:3", 2): 0.0,
     })  # fmt: skip
@@ -322,3 +333,27 @@ def test_silence_is_taken_in_and_nobodys_speech(rows, pad):
 def test_cut_does_not_depend_on_the_order_of_turns(rows):
     turns = [Turn(c, s, s + n, k) for c, s, n, k in rows]
     assert cut_turns(turns, {}, 5, 100) == cut_turns(turns[::-1], {}, 5, 100)
+
+
+def test_overlapped_speech_is_cut_out_of_turns():
+    long, short = Turn(0, 0, 100, 0), Turn(0, 40, 60, 1)
+    found = overlaps_apart([long, short, Turn(1, 0, 50, 2)], 5)
+    mine = [(turn.start, turn.end) for turn in found if turn.speaker == 0]
+    assert mine == [(0, 40), (40, 60), (60, 100)]
+    assert [(turn.start, turn.end) for turn in found if turn.speaker == 1] == [(40, 60)]
+    assert Turn(1, 0, 50, 2) in found, "another channel overlaps nothing"
+
+
+def test_a_short_overlap_stays_inside_its_turn():
+    one, other = Turn(0, 0, 50, 0), Turn(0, 48, 90, 1)
+    assert overlaps_apart([one, other], 5) == [one, other]
+    assert len(overlaps_apart([one, other], 2)) == 4
+
+
+@given(TURNS, st.integers(1, 20))
+def test_cutting_overlaps_out_keeps_every_sample_of_a_speaker(rows, shortest):
+    def samples(of):
+        return {(t.channel, t.speaker, n) for t in of for n in range(t.start, t.end)}
+
+    joined = join_turns([Turn(channel, start, start + length, who) for channel, start, length, who in rows], 0)
+    assert samples(overlaps_apart(joined, shortest)) == samples(joined)

@@ -20,8 +20,8 @@ from data_engine.core.stage import Worker
 from data_engine.io.scratch import ScratchAudio
 from data_engine.models.speaker_clustering import ClusterSettings, link_speakers, speaker_centroids, unit_rows
 from data_engine.stages.catalog import build_stage
-from data_engine.stages.diarize import Turn, join_turns, number_speakers
 from data_engine.stages.rules.stretches import cut_at_silence
+from data_engine.stages.rules.turns import Turn, join_turns, number_speakers
 
 RATE, FRAME = 16000, 160
 CACHE = BackendCache()

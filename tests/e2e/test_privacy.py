@@ -14,7 +14,7 @@ SECRET = "four one five five five five two six seven one"
 
 def test_a_bleeped_run_publishes_nothing_of_what_was_found(conversation, tmp_path):
     wave, rate = soundfile.read(conversation)
-    soundfile.write(tmp_path / "a.wav", wave[18 * rate : 24 * rate], rate)
+    soundfile.write(tmp_path / "a.wav", wave[22 * rate : round(27.8 * rate)], rate)
     line = {"uri": "a.wav", "language": "en", "speaker": "s", "text": f"my number is {SECRET}", "note": SECRET}
     (tmp_path / "m.jsonl").write_text(json.dumps(line) + "\n")
     config = {

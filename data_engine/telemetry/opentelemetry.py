@@ -51,6 +51,7 @@ class OtlpExport:
         self._logger = logging.getLogger(_LOGGER)
         self._propagated, self._logger.propagate = self._logger.propagate, False
         self._logger.addHandler(self._log)
+        self._silenced = _heard_again()
         self._provider = self._open(_attributes(run, output))
 
     def _open(self, attributes: Mapping[str, str]) -> Any:
@@ -112,6 +113,8 @@ class OtlpExport:
     def _release(self) -> None:
         self._logger.removeHandler(self._log)
         self._logger.propagate = self._propagated
+        for logger, level in self._silenced:
+            logger.setLevel(level)
 
 
 class _Trouble(logging.Handler):
@@ -124,6 +127,16 @@ class _Trouble(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Hands the sentence on."""
         self.tell(record.getMessage())
+
+
+def _heard_again() -> list[tuple[logging.Logger, int]]:
+    """Lets the library's loggers warn where another one (pyannote.audio) has silenced them; returns their levels."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(_LOGGER)]
+    silenced = [logger for logger in map(logging.getLogger, names) if logger.level > logging.WARNING]
+    levels = [(logger, logger.level) for logger in silenced]
+    for logger in silenced:
+        logger.setLevel(logging.NOTSET)
+    return levels
 
 
 def _attributes(run: str, output: str) -> dict[str, str]:

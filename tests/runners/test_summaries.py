@@ -240,8 +240,8 @@ def test_a_null_is_unknown_and_values_without_a_share_are_left_out(output, local
     ("changes", "sentence"),
     [
         (
-            {"table": "segments", "quotas": {"emotion": {"sad": 1.0}}},
-            "no column 'emotion'.*recorded segments have none",
+            {"table": "segments", "quotas": {"speed": {"slow": 1.0}}},
+            "no column 'speed'.*recorded segments have none",
         ),
         ({"quotas": {"language": {"en": 0.7, "zh": 0.7}}}, "quotas.language: shares .* these to 1.4"),
         ({"size": {"rows": 1, "hours": 1}}, "either rows or hours"),

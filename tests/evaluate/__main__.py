@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.evaluate.table import Figure, Measurement, lines
 
-MEASUREMENTS = ("diarization", "alignment", "duplicates", "emotion", "voices")
+MEASUREMENTS = ("diarization", "alignment", "duplicates", "emotion", "voices", "memory")
 """Modules of this package, each with a function `figures` (a `Measurement`), in the order of the table."""
 
 

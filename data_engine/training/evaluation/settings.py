@@ -40,7 +40,7 @@ class ProbeSettings(Settings):
     parts: dict[str, int]
     longest: float = 8.0
     held_out: int = 8
-    language_model_steps: int = 250
+    language_model_steps: int = 600
     phone_head_steps: int = 450
     rate: float = 1e-3
 

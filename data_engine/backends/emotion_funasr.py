@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from data_engine.backends.codec_files import files_hash
-from data_engine.backends.funasr_loading import folder_files, load_funasr
+from data_engine.backends.funasr_loading import checked_name, load_funasr, model_revision
 from data_engine.backends.protocols import Wave
 from data_engine.backends.protocols_listening import Emotion
 from data_engine.backends.semantic_session import length_batches
@@ -61,10 +59,7 @@ class FunasrEmotion:
         Raises:
             ConfigError: A file is missing, or a hub id has no revision.
         """
-        folder = Path(self._checked_name())
-        if folder.is_dir():
-            return files_hash(folder_files(folder, with_text=True))
-        return files_hash([], f"{self._hub}:{self._name}@{self._model_revision}")
+        return model_revision(self._checked_name(), self._hub, self._model_revision)
 
     def open(self) -> None:
         """Loads the model.
@@ -103,13 +98,7 @@ class FunasrEmotion:
         self._listener = None
 
     def _checked_name(self) -> str:
-        if not self._name:
-            raise ConfigError("emotion 'emotion2vec' needs the option 'model': a FunASR folder, or a hub id")
-        if not Path(self._name).is_dir() and not self._model_revision:
-            raise ConfigError(
-                f"there is no folder '{self._name}'. If it is a hub id, give 'model_revision' a commit or tag too"
-            )
-        return self._name
+        return checked_name(self._name, self._model_revision, "emotion 'emotion2vec'")
 
 
 def emotion_name(token: str) -> str | None:

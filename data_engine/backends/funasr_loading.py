@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from data_engine.backends.codec_files import files_hash
 from data_engine.core.errors import ConfigError, MissingExtraError
 
 _ENCODER_FILES = ("config.yaml", "configuration.json", "am.mvn")
@@ -30,6 +31,31 @@ def folder_files(folder: Path, with_text: bool = False) -> list[Path]:
     pieces = sorted(folder.glob("*.model")) if with_text else []
     names = (*_ENCODER_FILES, *(_TEXT_FILES if with_text else ()))
     return [*(folder / name for name in names if (folder / name).is_file()), *pieces, *weights]
+
+
+def checked_name(name: str, hub_revision: str | None, needed_by: str) -> str:
+    """Returns a folder or hub id.
+
+    Args:
+        name: As it was given.
+        hub_revision: Commit or tag of a hub id.
+        needed_by: Role and name of the back end.
+
+    Raises:
+        ConfigError: It is neither a folder nor a hub id with a revision.
+    """
+    if not name:
+        raise ConfigError(f"{needed_by} needs the option 'model': a FunASR folder, or a hub id")
+    if not Path(name).is_dir() and not hub_revision:
+        raise ConfigError(f"there is no folder '{name}'. If it is a hub id, give 'model_revision' a commit or tag too")
+    return name
+
+
+def model_revision(name: str, hub: str, hub_revision: str | None) -> str:
+    """Returns SHA-256 over the files of a folder; of a hub id, its name and revision stand for them."""
+    if Path(name).is_dir():
+        return files_hash(folder_files(Path(name), with_text=True))
+    return files_hash([], f"{hub}:{name}@{hub_revision}")
 
 
 def load_funasr(

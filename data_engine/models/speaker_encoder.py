@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_engine.core.errors import ConfigError, MissingExtraError
+from data_engine.models.onnx_storage import built_model
 
 LAYERS, HIDDEN, MELS, FRAMES = 3, 256, 40, 160
-_OPSET, _IR_VERSION = 17, 8
 _SMALLEST_NORM = 1e-12
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -85,26 +85,13 @@ def build_graph(weights: Weights, properties: Mapping[str, str]) -> Any:
     Raises:
         MissingExtraError: onnx is not installed.
     """
-    try:
-        from onnx import TensorProto, checker, helper, numpy_helper
-    except ImportError as error:
-        raise MissingExtraError("onnx", "dev", "exporting the speaker encoder") from error
     tensors: dict[str, npt.NDArray[Any]] = {"first_axis": np.array([0]), "direction_axis": np.array([1])}
     tensors["tiny"] = np.array(_SMALLEST_NORM, np.float32)
     tensors |= {"linear_weight": weights["linear.weight"], "linear_bias": weights["linear.bias"]}
     for layer in range(LAYERS):
         tensors |= lstm_tensors(weights, layer)
-    graph = helper.make_graph(
-        _nodes(helper.make_node),
-        "speaker_encoder",
-        [helper.make_tensor_value_info("mels", TensorProto.FLOAT, ["partials", FRAMES, MELS])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["partials", HIDDEN])],
-        [numpy_helper.from_array(np.ascontiguousarray(t), name) for name, t in tensors.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
-    helper.set_model_props(model, dict(properties))
-    checker.check_model(model, full_check=True)
-    return model
+    given, made = ("mels", ("partials", FRAMES, MELS)), ("embedding", ("partials", HIDDEN))
+    return built_model("speaker_encoder", _nodes, given, made, tensors, properties)
 
 
 def _nodes(node: Any) -> list[Any]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_engine.core.errors import ConfigError, MissingExtraError
-from data_engine.models.onnx_storage import store_halves
+from data_engine.models.onnx_storage import built_model, store_halves
 from data_engine.models.speaker_encoder import gates_to_onnx
 
 SAMPLE_RATE, WINDOW, SPEAKERS = 16000, 80000, 3
@@ -32,7 +32,7 @@ STRIDE, FIRST, FRAMES = 270, 496, 293
 
 _LAYERS, _HIDDEN = 4, 128
 _FILTER_STRIDE, _MIN_LOW_HZ, _MIN_BAND_HZ = 10, 50.0, 50.0
-_OPSET, _IR_VERSION, _EPSILON, _SLOPE = 17, 8, 1e-5, 0.01
+_EPSILON, _SLOPE = 1e-5, 0.01
 _INERT = (
     "omegaconf.listconfig.ListConfig", "omegaconf.base.ContainerMetadata", "omegaconf.base.Metadata",
     "omegaconf.nodes.AnyNode", "typing.Any",
@@ -128,10 +128,6 @@ def build_graph(weights: Weights, properties: Mapping[str, str]) -> Any:
     Raises:
         MissingExtraError: onnx is not installed.
     """
-    try:
-        from onnx import TensorProto, checker, helper, numpy_helper
-    except ImportError as error:
-        raise MissingExtraError("onnx", "dev", "converting the speaker segmentation") from error
     tensors: dict[str, npt.NDArray[Any]] = {"one": np.array([1]), "rows": np.array([0, 0, 2 * _HIDDEN])}
     tensors |= {name: weights[name] for name in weights if "filterbank" not in name and "lstm" not in name}
     tensors |= {name: tensors[name].T for name in tensors if name.startswith(("linear", "classifier")) and
@@ -139,17 +135,9 @@ def build_graph(weights: Weights, properties: Mapping[str, str]) -> Any:
     tensors["sincnet.conv1d.0.weight"] = sinc_filters(weights)
     for layer in range(_LAYERS):
         tensors |= lstm_tensors(weights, layer)
-    graph = helper.make_graph(
-        _nodes(helper.make_node),
-        "speaker_segmentation",
-        [helper.make_tensor_value_info("waves", TensorProto.FLOAT, ["windows", WINDOW])],
-        [helper.make_tensor_value_info("speakers", TensorProto.FLOAT, ["windows", FRAMES, SPEAKERS])],
-        [numpy_helper.from_array(np.ascontiguousarray(_half(t)), name) for name, t in tensors.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
-    helper.set_model_props(model, dict(properties))
-    checker.check_model(model, full_check=True)
-    return model
+    halves = {name: _half(values) for name, values in tensors.items()}
+    given, made = ("waves", ("windows", WINDOW)), ("speakers", ("windows", FRAMES, SPEAKERS))
+    return built_model("speaker_segmentation", _nodes, given, made, halves, properties)
 
 
 def _half(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ _DIGITS = 5
 class LinkSettings(Settings):
     """When two speakers are one.
 
-    The threshold is that of the embedded speaker model, measured on 77 real recordings of 52 speakers (`python -m
+    The threshold is that of the embedded speaker model, measured on 77 real recordings of 53 speakers (`python -m
     tests.evaluate voices`): of 2884 pairs of two speakers none reaches 0.86, so 0.88 leaves a little room; 74 % of the
     pairs of one speaker are found, all of those of 5 s and more. A stronger model allows a lower one. False merges grow
     with the square of the number of speakers: raise it for very many.

@@ -62,7 +62,8 @@ ROWS ?=
 evaluate-models: setup-dev
 	$(BIN)/python -m data_engine.training.evaluation --config configs/training/evaluate.yaml $(ROWS)
 
-# Measures curation on real recordings, per file and in total. MEASURES="duplicates" measures some only.
+# Measures curation on real recordings, per file and in total; the last part, memory over eight hours of sound, takes
+# hours. MEASURES="diarization alignment" measures some only.
 MEASURES ?=
 evaluate: setup-dev
 	$(BIN)/python -m tests.evaluate $(MEASURES)

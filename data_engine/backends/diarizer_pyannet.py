@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ _FRAME_SECONDS = STRIDE / SAMPLE_RATE
 _SHORTEST, _ALONE, _FOUNDING = 0.25, 0.6, 1.2
 """Seconds: of a local speaker that is embedded at all; alone, to be embedded from those frames only; alone, to found
 a speaker."""
+
+
+_EMBEDDED_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,11 +188,10 @@ class PyanNetDiarizer:
         window, number = np.nonzero(speaks.sum(axis=1) * _FRAME_SECONDS >= _SHORTEST)
         clean = (seconds >= _ALONE)[:, None, :]
         chosen = np.where(clean, alone, speaks)
-        voices = [
-            self._speaker.embed([frames_of(wave, w, self._step, chosen[w, :, k])])[0]
-            for w, k in zip(window.tolist(), number.tolist(), strict=True)
-        ]
-        embedded = np.stack(voices) if voices else np.zeros((0, DIMENSIONS), np.float32)
+        places = zip(window.tolist(), number.tolist(), strict=True)
+        waves = (frames_of(wave, w, self._step, chosen[w, :, k]) for w, k in places)
+        parts = iter(lambda: list(islice(waves, _EMBEDDED_AT_ONCE)), [])
+        embedded = np.concatenate([np.zeros((0, DIMENSIONS), np.float32), *map(self._speaker.embed, parts)])
         return LocalSpeakers(window, number, seconds[window, number].astype(np.float32), embedded)
 
     def close(self) -> None:

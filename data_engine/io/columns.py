@@ -67,7 +67,7 @@ def open_columns(
     """
     wanted = table == TABLE and bool(set(columns) & set(DECIDED))
     folder = result_folder(storage, decisions) if wanted else None
-    with storage.open(name) as file, column_reader(file, table_schema(table), columns) as reader:
+    with storage.open_arrow(name) as file, column_reader(file, table_schema(table), columns) as reader:
         yield DecidedReader(reader, read_decisions(storage, folder, name)) if folder else reader
 
 

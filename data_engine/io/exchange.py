@@ -105,7 +105,7 @@ def read_shares(storage: Storage, part: Part, numbers: Iterable[int]) -> Iterato
         StorageError: The data file is missing or damaged.
     """
     try:
-        with storage.open(part.name) as file, pa.ipc.open_file(file) as reader:
+        with storage.open_arrow(part.name) as file, pa.ipc.open_file(file) as reader:
             for number in numbers:
                 yield number, reader.get_batch(number)
     except (FileNotFoundError, pa.ArrowInvalid) as error:

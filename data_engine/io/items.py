@@ -50,7 +50,7 @@ def read_items(storage: Storage, folder: str) -> pa.Table:
     try:
         tables = []
         for name in names:
-            with storage.open(name) as file, pa.ipc.open_file(file) as reader:
+            with storage.open_arrow(name) as file, pa.ipc.open_file(file) as reader:
                 tables.append(reader.read_all())
         return pa.concat_tables(tables).combine_chunks()
     except pa.ArrowInvalid as error:
@@ -67,7 +67,7 @@ def read_item_shard(storage: Storage, folder: str, shard: int) -> Iterator[pa.Re
     """
     name = f"{folder}/{shard // SHARDS_PER_FILE:05d}.arrow"
     try:
-        with storage.open(name) as file, pa.ipc.open_file(file) as reader:
+        with storage.open_arrow(name) as file, pa.ipc.open_file(file) as reader:
             length = int(reader.schema.metadata[_ROWS_PER_SHARD])
             batch = reader.get_batch(shard % SHARDS_PER_FILE // SHARDS_PER_BATCH)
             start = shard % SHARDS_PER_BATCH * length

@@ -163,7 +163,7 @@ def read_batches(storage: Storage, part: Part, columns: Sequence[str] | None = N
     folder = part.marker.get("decisions") if columns is None or set(columns) & set(DECIDED) else None
     decisions, first = read_decisions(storage, folder, part.name) if folder else None, 0
     try:
-        with storage.open(part.name, part.marker.get("bytes")) as file, pa.ipc.open_file(file) as reader:
+        with storage.open_arrow(part.name, part.marker.get("bytes")) as file, pa.ipc.open_file(file) as reader:
             metadata = reader.schema.metadata or {}
             found = f"{metadata.get(b'schema', b'?').decode()}.v{metadata.get(b'schema_version', b'?').decode()}"
             if found != part.marker["schema"]:

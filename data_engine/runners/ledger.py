@@ -99,7 +99,7 @@ class Ledger:
         options = pa.ipc.IpcReadOptions(included_fields=[_SCHEMA.names.index(name) for name in columns])
         for name in self.storage.list(self.folder):
             try:
-                with self.storage.open(f"{self.folder}/{name}") as file:
+                with self.storage.open_arrow(f"{self.folder}/{name}") as file:
                     batch = pa.ipc.open_file(file, options=options).get_batch(0)
             except (pa.ArrowInvalid, FileNotFoundError):  # damaged or gone: the markers say the same
                 continue

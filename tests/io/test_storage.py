@@ -3,6 +3,7 @@
 import os
 import tempfile
 
+import pyarrow as pa
 import pytest
 
 from data_engine.core.errors import ConfigError, StorageError
@@ -38,6 +39,17 @@ def test_a_finished_file_is_moved_in_whole(storage):
     assert not folder.exists()
     with storage.open("table/x") as file:
         assert file.read() == b"abc"
+
+
+def test_arrow_reads_a_local_file_without_python(tmp_path):
+    """Its threads may let go of a file while the interpreter ends; a file of Python's would then abort the process."""
+    storage = Storage(str(tmp_path))
+    storage.write("table/x", b"abc")
+    with storage.open_arrow("table/x") as file:
+        assert isinstance(file, pa.OSFile)
+        assert file.read() == b"abc"
+    with pytest.raises(FileNotFoundError):
+        storage.open_arrow("table/y")
 
 
 def test_an_unknown_protocol_is_a_configuration_error():

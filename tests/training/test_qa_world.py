@@ -1,8 +1,11 @@
 """The closed world: one exact answer each, tested on sentences never trained on, of facts that are."""
 
+import shutil
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from data_engine.backends.text_bpe import BpeTokenizer
 from data_engine.models.phones import TimedPhone
@@ -94,6 +97,24 @@ def test_lines_of_training_and_test_share_neither_question_nor_rendition():
             assert (line.voice == closed_teacher.ANSWER_VOICE) == answer
     voices = {line.voice for line in closed_teacher.closed_lines(False, 10)}
     assert voices == set(closed_teacher.CLOSED_VOICES)
+
+
+def test_answers_in_many_voices_change_nothing_else():
+    def renamed(line):
+        answer = qa_world.question_of(line.text) is None
+        return replace(line, voice=closed_teacher.DRAWN_VOICE) if answer else line
+
+    many = list(closed_teacher.qa_lines(False, 2, closed_teacher.DRAWN_VOICE))
+    assert many == [renamed(line) for line in closed_teacher.qa_lines(False, 2)]
+
+
+@pytest.mark.skipif(shutil.which("flite") is None, reason="needs flite")
+def test_a_drawn_voice_is_another_one_for_every_rendition():
+    lines = [closed_teacher.Line("It is Monday.", closed_teacher.DRAWN_VOICE, number, "train") for number in range(4)]
+    spoken = [closed_teacher.spoken_line(line) for line in lines]
+    assert len({one.speaker for one in spoken}) > 1
+    assert len({len(one.wave) for one in spoken}) == 4
+    assert np.array_equal(closed_teacher.spoken_line(lines[0]).wave, spoken[0].wave)
 
 
 def test_pauses_at_the_ends_are_cut_and_times_stay_true():

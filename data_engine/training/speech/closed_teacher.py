@@ -11,11 +11,14 @@ from data_engine.core.ids import seed_of
 from data_engine.models.phones import PAUSE, TimedPhone
 from data_engine.training.speech import closed_sentences, qa_world
 from data_engine.training.speech.spoken import SAMPLE_RATE, Spoken
-from data_engine.training.speech.teacher_flite import SOURCE, VOICES, speak
+from data_engine.training.speech.teacher_flite import SOURCE, VOICES, draw, speak
 from data_engine.training.speech.texts import Sentence
 
 ANSWER_VOICE = "slt"
 """One fixed voice for all answers (LLaMA-Omni 2, arXiv 2505.02625)."""
+
+DRAWN_VOICE = "drawn"
+"""Another pseudo-speaker for every line, as in recordings of many people."""
 
 QUERY_VOICES = ("rms", "awb")
 CLOSED_VOICES = ("slt", "rms")
@@ -37,7 +40,7 @@ def speaker_id(voice: str) -> str:
     return f"{SOURCE}:{voice}"
 
 
-def qa_lines(test: bool, renditions: int) -> Iterator[Line]:
+def qa_lines(test: bool, renditions: int, answer_voice: str = ANSWER_VOICE) -> Iterator[Line]:
     """Yields questions and answers of the world.
 
     Training: every trained question in all query voices, `renditions` times over, and every answer twice as often.
@@ -51,7 +54,7 @@ def qa_lines(test: bool, renditions: int) -> Iterator[Line]:
                     yield Line(question.text, voice, first + number, split)
     for answer in qa_world.answers():
         for number in range(2 if test else 2 * renditions):
-            yield Line(answer, ANSWER_VOICE, first + number, split)
+            yield Line(answer, answer_voice, first + number, split)
 
 
 def closed_lines(test: bool, count: int) -> Iterator[Line]:
@@ -72,11 +75,13 @@ def spoken_line(line: Line) -> Spoken:
         RecordError: SYNTHESIS_FAILED.
     """
     rng = np.random.default_rng(seed_of("rendition", line.text, line.voice, line.rendition))
+    sentence = Sentence(line.text, "en", "closed domain")
+    if line.voice == DRAWN_VOICE:
+        return trimmed(replace(draw(sentence, rng), split=line.split))
     natural = line.rendition == 0
     stretch = 1.0 if natural else float(rng.uniform(0.94, 1.06))
     pitch = VOICES[line.voice] * (1.0 if natural else float(rng.uniform(0.96, 1.04)))
-    spoken = speak(Sentence(line.text, "en", "closed domain"), line.voice, stretch, pitch, 1.0, line.split)
-    return trimmed(spoken)
+    return trimmed(speak(sentence, line.voice, stretch, pitch, 1.0, line.split))
 
 
 def trimmed(spoken: Spoken) -> Spoken:

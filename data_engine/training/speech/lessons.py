@@ -24,7 +24,7 @@ from data_engine.training.speech.spoken import SAMPLE_RATE, Spoken
 from data_engine.training.speech.texts import Sentence
 
 Drawn = Literal["flite", "espeak", "espeak_zh", "rendered", "lively"]
-Closed = Literal["qa", "test_qa", "closed", "test_closed"]
+Closed = Literal["qa", "qa_voices", "test_qa", "closed", "test_closed"]
 Kind = Drawn | Closed | Literal["test_teachers", "test_zh"]
 _VOICE_SECONDS, _VOICES = 12.0, 60
 _TEACHER_TEST = 40
@@ -39,7 +39,8 @@ class PartSettings(Settings):
     """A part of the corpus: who speaks, into how many shards, how many utterances each.
 
     Attributes:
-        kind: Who speaks; `qa` and `closed` are the speaker LM's closed domains.
+        kind: Who speaks; `qa` and `closed` are the speaker LM's closed domains, `qa_voices` is `qa` with every answer
+            by another pseudo-speaker.
         shards: Shards of the part.
         utterances: Utterances of each; of `closed` sentences of each, in every voice; `qa` has all of its world.
         renditions: How often each voice of `qa` asks each question.
@@ -141,7 +142,7 @@ def lesson(config: LessonSettings, number: int) -> Iterator[Said]:
             yield from _teacher_test(config, kind == "test_zh")
         case "flite" | "espeak" | "espeak_zh" | "rendered" | "lively":
             yield from _drawn(config, kind, number)
-        case "qa" | "test_qa" | "closed" | "test_closed":
+        case "qa" | "qa_voices" | "test_qa" | "closed" | "test_closed":
             lines = islice(_lines(config.part, kind), number, None, config.part.shards)
             yield from (_said(closed_teacher.spoken_line, line) for line in lines)
 
@@ -155,6 +156,8 @@ def _said(teacher: Callable[..., Spoken], what: Sentence | Line, *how: Any) -> S
 
 def _lines(part: PartSettings, kind: Closed) -> Iterator[Line]:
     test = kind.startswith("test_")
+    if kind == "qa_voices":
+        return closed_teacher.qa_lines(test, part.renditions, closed_teacher.DRAWN_VOICE)
     if kind.endswith("qa"):
         return closed_teacher.qa_lines(test, part.renditions)
     return closed_teacher.closed_lines(test, part.utterances * part.shards)

@@ -34,7 +34,10 @@ BACKENDS: dict[str, dict[str, str]] = {
     },
     "separation": {"hdemucs": "data_engine.backends.separation_hdemucs:HdemucsSeparator"},
     "squim": {"torchaudio": "data_engine.backends.quality_squim:Squim"},
-    "quality": {"dnsmos": "data_engine.backends.quality_dnsmos:Dnsmos"},
+    "quality": {
+        "dnsmos": "data_engine.backends.quality_dnsmos:Dnsmos",
+        "dnsmos-torch": "data_engine.backends.quality_dnsmos_torch:TorchDnsmos",
+    },
     "codec": {
         "nano": "data_engine.backends.codec_nano:NanoCodec",
         "kmeans": "data_engine.backends.codec_kmeans:KMeansCodec",

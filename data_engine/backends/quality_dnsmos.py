@@ -9,7 +9,7 @@ second, are computed again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ _BLOCKS = 9
 _CONTEXT_FRAMES, _CONTEXT_ROWS = 8, 2
 """Four 3x3 convolutions and one behind a pooling reach 6 frames; rows are 4 frames."""
 _BLOCK_FRAMES, _EDGE_FRAMES = 100, 16
-_FRONT_CHUNK, _BACK_CHUNK = 8, 32
+_BACK_CHUNK = 32
 
 _POLYNOMIALS = np.array(
     [
@@ -94,8 +94,9 @@ class Dnsmos:
     def __init__(self, model: str | None = None, max_windows: int | None = None, every_window: bool = False) -> None:
         self._folder = Path(model) if model else MODEL
         self._max_windows, self._every_window = max_windows, every_window
-        self._front: Any = None
-        self._back: Any = None
+        self._front_chunk = 8
+        self._front: Callable[[Floats], Floats]
+        self._back: Callable[[Floats], Floats]
 
     @property
     def revision(self) -> str:
@@ -115,10 +116,13 @@ class Dnsmos:
             raise MissingExtraError("onnxruntime", "embedded", "DNSMOS quality scores") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        self._front, self._back = (
-            onnxruntime.InferenceSession(str(self._folder / name), options, providers=["CPUExecutionProvider"])
-            for name in ("front.onnx", "back.onnx")
-        )
+
+        def network(name: str) -> Callable[[Floats], Floats]:
+            path, providers = str(self._folder / name), ["CPUExecutionProvider"]
+            session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
+            return lambda array: session.run(None, {session.get_inputs()[0].name: array})[0]
+
+        self._front, self._back = network("front.onnx"), network("back.onnx")
 
     def score(self, waves: Sequence[Wave]) -> Floats:
         """Returns SIG, BAK and OVR, float32 [waves, 3]: means over the windows of each wave.
@@ -151,8 +155,8 @@ class Dnsmos:
         """Returns the front's rows for pieces of the endlessly repeated wave, [pieces, 32, frames / 4, 40]."""
         within = np.arange((num_frames + 1) * _FRAME)
         parts = [
-            self._front.run(None, {"input_1": wave[(starts[at : at + _FRONT_CHUNK, None] + within) % len(wave)]})[0]
-            for at in range(0, len(starts), _FRONT_CHUNK)
+            self._front(wave[(starts[at : at + self._front_chunk, None] + within) % len(wave)])
+            for at in range(0, len(starts), self._front_chunk)
         ]
         return np.concatenate(parts)
 
@@ -163,8 +167,8 @@ class Dnsmos:
         left, right = starts * SAMPLE_RATE, starts * SAMPLE_RATE + WINDOW - (_EDGE_FRAMES + 1) * _FRAME
         rows[:, :, :_CONTEXT_ROWS] = self._rows(wave, left, _EDGE_FRAMES)[:, :, :_CONTEXT_ROWS]
         rows[:, :, -_CONTEXT_ROWS:] = self._rows(wave, right, _EDGE_FRAMES)[:, :, -_CONTEXT_ROWS:]
-        return to_mos(self._back.run(None, {self._back.get_inputs()[0].name: rows})[0])
+        return to_mos(self._back(rows))
 
     def close(self) -> None:
         """Frees the weights."""
-        self._front = self._back = None
+        del self._front, self._back

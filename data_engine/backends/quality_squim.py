@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from data_engine.backends.codec_files import files_hash
 from data_engine.backends.protocols import Wave
-from data_engine.backends.torchaudio_weights import load_weights, torch_device, weights_revision
+from data_engine.backends.torchaudio_weights import load_weights, torchaudio_device, weights_revision
 from data_engine.core.errors import ConfigError
 
 _RATE = 16000
@@ -74,7 +74,7 @@ class Squim:
             ConfigError: The weights are not there or of another network, or the device is missing.
         """
         weights_revision(self._model, BUNDLES, _NEEDED_BY)
-        place = torch_device(self._device, self._threads, _NEEDED_BY)
+        place = torchaudio_device(self._device, self._threads, _NEEDED_BY)
         from torchaudio.models import squim_objective_model
 
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_engine.backends.codec_files import files_hash
+from data_engine.backends.torch_device import torch_device
 from data_engine.core.errors import ConfigError, MissingExtraError
 
 EXTRA = "torchaudio"
@@ -91,7 +92,7 @@ def _bundle_file(key: str, offline: bool, needed_by: str) -> Path:
         raise ConfigError(f"{needed_by}: cannot download '{key}': {error}") from error
 
 
-def torch_device(device: str, threads: int, needed_by: str) -> Any:
+def torchaudio_device(device: str, threads: int, needed_by: str) -> Any:
     """Returns the `torch.device` to compute on, and gives the CPU its number of threads.
 
     Raises:
@@ -99,12 +100,7 @@ def torch_device(device: str, threads: int, needed_by: str) -> Any:
         ConfigError: The device is missing.
     """
     try:
-        import torch
         import torchaudio  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "torchaudio", EXTRA, needed_by) from error
-    if device != "cpu" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{device}': torch sees no CUDA here; use device cpu")
-    if device == "cpu":
-        torch.set_num_threads(threads)
-    return torch.device(device)
+    return torch_device(device, threads, EXTRA, needed_by)

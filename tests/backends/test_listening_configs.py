@@ -14,6 +14,8 @@ CHOSEN = {
     "separation-hdemucs": ("separate", "separation"),
     "quality-squim": ("annotate", "squim"),
 }
+COMPLETE = {**CHOSEN, "quality-dnsmos-torch": ("annotate", "quality")}
+"""And those whose weights the package carries."""
 
 
 def curated(name):
@@ -30,7 +32,7 @@ def test_a_production_config_names_a_model_at_a_revision(name, place):
     assert choice.options["offline"] is False, "the first run downloads"
 
 
-@pytest.mark.parametrize(("name", "place"), CHOSEN.items())
+@pytest.mark.parametrize(("name", "place"), COMPLETE.items())
 def test_nothing_but_the_model_is_set(name, place):
     section, role = place
     chosen = curated(name)

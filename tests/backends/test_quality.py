@@ -8,6 +8,8 @@ import pytest
 import soundfile
 
 from data_engine.backends.quality_dnsmos import MODEL, Dnsmos, to_mos, window_starts
+from data_engine.backends.quality_dnsmos_torch import TorchDnsmos
+from data_engine.core.errors import ConfigError
 
 RATE = 16000
 
@@ -72,6 +74,30 @@ def test_scores_equal_the_speechmos_library(dnsmos, speech):
     reference = library.run(clip, RATE)
     expected = [reference["sig_mos"], reference["bak_mos"], reference["ovrl_mos"]]
     np.testing.assert_allclose(dnsmos.score([clip])[0], expected, atol=0.01)
+
+
+@pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-4), ("bfloat16", 0.01)])
+def test_torch_gives_the_same_scores(dnsmos, speech, precision, apart):
+    pytest.importorskip("torch")
+    torch_dnsmos = TorchDnsmos(precision=precision)
+    torch_dnsmos.open()
+    noise = np.random.default_rng(1).standard_normal(RATE * 12).astype(np.float32)
+    clips = [speech[RATE * 7 : RATE * 19 + 77], speech[RATE * 3 : RATE * 8], 0.1 * noise, np.zeros(RATE, np.float32)]
+    np.testing.assert_allclose(torch_dnsmos.score(clips), dnsmos.score(clips), atol=apart)
+    np.testing.assert_array_equal(torch_dnsmos.score(clips)[1], torch_dnsmos.score(clips[1:2])[0])
+    torch_dnsmos.close()
+
+
+def test_revisions_tell_precisions_apart():
+    assert len({Dnsmos().revision, TorchDnsmos().revision, TorchDnsmos(precision="float32").revision}) == 3
+
+
+def test_a_missing_graphics_card_is_named():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a graphics card")
+    with pytest.raises(ConfigError, match="sees no CUDA here"):
+        TorchDnsmos(device="cuda").open()
 
 
 def test_every_window_scores_what_the_script_leaves_out(whole_network, speech):

@@ -36,7 +36,7 @@ def write_recordings(folder: Path, count: int, minutes: float) -> None:
         soundfile.write(folder / f"{number:03}.wav", wave, RATE)
 
 
-def curate_hours(count: int = 32, minutes: float = 2.0) -> Row:
+def curate_hours(quality: str = "dnsmos", count: int = 32, minutes: float = 2.0) -> Row:
     """Start and end of the processes, loading of the models and the report are included."""
     with tempfile.TemporaryDirectory() as folder:
         sounds = Path(folder) / "sounds"
@@ -44,11 +44,12 @@ def curate_hours(count: int = 32, minutes: float = 2.0) -> Row:
         write_recordings(sounds, count, minutes)
         config = RunConfig.model_validate({
             "name": "bench", "output": f"{folder}/out", "source": {"path": str(sounds)},
-            "curate": {"recordings_per_shard": max(1, count // 8)}, "runner": {"kind": "local", "workers": 2},
+            "curate": {"recordings_per_shard": max(1, count // 8), "annotate": {"quality": {"name": quality}}},
+            "runner": {"kind": "local", "workers": 2},
         })  # fmt: skip
         wall = seconds(lambda: run(config, CHECKOUT / "configs", _Silent()))
     return Row(
-        f"curate {count * minutes:.0f} min without ASR, two processes", "real time",
+        f"curate {count * minutes:.0f} min without ASR, `{quality}`, two processes", "real time",
         f"{wall:.1f} s", f"{count * minutes * 60:.0f} s", f"{count * minutes * 60 / wall:.1f}x real time", ">= 40x",
     )  # fmt: skip
 
@@ -56,4 +57,4 @@ def curate_hours(count: int = 32, minutes: float = 2.0) -> Row:
 if __name__ == "__main__":
     from tests.bench.measure import print_table
 
-    print_table([curate_hours(*map(int, sys.argv[1:]))])
+    print_table([curate_hours(*sys.argv[1:2], *map(int, sys.argv[2:]))])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,6 +37,7 @@ RATE, WORKERS = 16000, 2
 SHORTEST, LONGEST = 3.0, 30.0
 SILENT_UNTIL = 6.5
 PEERS = ("librosa", "webrtcvad", "speechmos", "resemblyzer", "silero_vad", "torch")
+QUALITIES = ("dnsmos", "dnsmos-torch")
 MOST_APART = 0.01
 _PER_TASK = 4
 
@@ -70,22 +71,22 @@ class _Loaded:
 
 
 @cache
-def _loaded() -> _Loaded:
+def _loaded(quality: str) -> _Loaded:
     backends, scratch = BackendCache(), Path(tempfile.mkdtemp())
-    stages = build_stage("segment", {}), build_stage("annotate", {})
+    stages = build_stage("segment", {}), build_stage("annotate", {"quality": {"name": quality}})
     for stage in stages:
         stage.open(Worker(scratch, backends))
-    return _Loaded(backends, backends("quality", "dnsmos", {}), stages, scratch)
+    return _Loaded(backends, backends("quality", quality, {}), stages, scratch)
 
 
-def score(clips: Sequence[Wave]) -> Any:
-    """Back end `dnsmos`; runs in a worker process."""
-    return _loaded().quality.score(clips)
+def score(quality: str, clips: Sequence[Wave]) -> Any:
+    """A back end of the role `quality`; runs in a worker process."""
+    return _loaded(quality).quality.score(clips)
 
 
-def chain(clips: Sequence[Wave]) -> list[dict[str, Any]]:
+def chain(quality: str, clips: Sequence[Wave]) -> list[dict[str, Any]]:
     """Stages `segment` and `annotate`, with the harness around them; runs in a worker process."""
-    loaded = _loaded()
+    loaded = _loaded(quality)
     heard, measured = (StageRun(stage, "bench") for stage in loaded.stages)
     recordings, segments = [], []
     for number, wave in enumerate(clips):
@@ -133,35 +134,39 @@ def clip_by_clip(clips: Sequence[Wave]) -> None:
         dnsmos.run(wave, RATE)
 
 
-def dnsmos_clips(count: int) -> Row:
+def dnsmos_clips(count: int) -> Iterator[Row]:
     """DNSMOS of many clips; the peer's function takes the whole list and spreads it over threads itself."""
     from speechmos import dnsmos
 
-    clips, mine, theirs = random_clips(count), [], []
+    clips, theirs = random_clips(count), []
     dnsmos.run(clips[0], RATE)
-    with two_processes(score, clips) as ours:
-        a = seconds(lambda: mine.extend(ours()))
     b = seconds(lambda: theirs.extend(dnsmos.run(clips, RATE, return_df=False)))
     reference = np.array([[row[f"{name}_mos"] for name in ("sig", "bak", "ovrl")] for row in theirs])
-    apart = float(np.abs(np.array(mine) - reference).max())
-    assert apart < MOST_APART, apart
-    return Row(
-        f"DNSMOS, {count} clips of 3 to 30 s, {apart:.4f} apart at most", "speechmos.dnsmos.run",
-        f"{a:.1f} s", f"{b:.1f} s", f"{b / a:.1f}x faster", ">= 10x",
-    )  # fmt: skip
+    for quality in QUALITIES:
+        mine: list[Any] = []
+        with two_processes(partial(score, quality), clips) as ours:
+            a = seconds(lambda: mine.extend(ours()))  # noqa: B023 (called at once)
+        apart = float(np.abs(np.array(mine) - reference).max())
+        assert apart < MOST_APART, apart
+        yield Row(
+            f"`{quality}`, {count} clips of 3 to 30 s, {apart:.4f} apart at most", "speechmos.dnsmos.run",
+            f"{a:.1f} s", f"{b:.1f} s", f"{b / a:.1f}x faster", ">= 10x",
+        )  # fmt: skip
 
 
-def model_chain(count: int) -> Row:
+def model_chain(count: int) -> Iterator[Row]:
     """VAD, speaker embedding and DNSMOS."""
     clips = random_clips(count)
     clip_by_clip(clips[:1])
-    with two_processes(chain, clips) as ours:
-        a = seconds(ours)
     b = seconds(lambda: clip_by_clip(clips))
-    return Row(
-        f"VAD, speaker embedding and DNSMOS of {count} clips", "the same models, clip by clip (as Emilia-Pipe)",
-        f"{a:.1f} s", f"{b:.1f} s", f"{b / a:.1f}x faster", ">= 5x",
-    )  # fmt: skip
+    for quality in QUALITIES:
+        with two_processes(partial(chain, quality), clips) as ours:
+            a = seconds(ours)
+        yield Row(
+            f"VAD, speaker embedding and `{quality}` of {count} clips",
+            "the same models, clip by clip (as Emilia-Pipe)",
+            f"{a:.1f} s", f"{b:.1f} s", f"{b / a:.1f}x faster", ">= 5x",
+        )  # fmt: skip
 
 
 def speech_models(count: int = 200, chained: int = 40) -> list[Row]:
@@ -170,7 +175,7 @@ def speech_models(count: int = 200, chained: int = 40) -> list[Row]:
     if absent:
         print(f"speech models were not compared: {', '.join(absent)} not installed", file=sys.stderr)
         return []
-    return [dnsmos_clips(count), model_chain(chained)]
+    return [*dnsmos_clips(count), *model_chain(chained)]
 
 
 if __name__ == "__main__":

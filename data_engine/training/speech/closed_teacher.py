@@ -18,7 +18,7 @@ ANSWER_VOICE = "slt"
 """One fixed voice for all answers (LLaMA-Omni 2, arXiv 2505.02625)."""
 
 DRAWN_VOICE = "drawn"
-"""Another pseudo-speaker for every line, as in recordings of many people."""
+"""Stands for another pseudo-speaker on every line."""
 
 QUERY_VOICES = ("rms", "awb")
 CLOSED_VOICES = ("slt", "rms")
@@ -40,21 +40,29 @@ def speaker_id(voice: str) -> str:
     return f"{SOURCE}:{voice}"
 
 
-def qa_lines(test: bool, renditions: int, answer_voice: str = ANSWER_VOICE) -> Iterator[Line]:
+def qa_lines(test: bool, renditions: int, drawn: bool = False) -> Iterator[Line]:
     """Yields questions and answers of the world.
 
-    Training: every trained question in all query voices, `renditions` times over, and every answer twice as often.
+    Training: every trained question in all query voices, `renditions` times over, and every answer as often.
     Test: every held-out question once per query voice, and two renditions of each answer that training has not.
+
+    Args:
+        test: Which of them.
+        renditions: Of each voice.
+        drawn: Every line by another pseudo-speaker, as in recordings of many people.
     """
     split, first = ("test", 1000) if test else ("train", 0)
     for question in qa_world.questions():
         if question.held_out == test:
-            for voice in QUERY_VOICES:
+            for place, voice in enumerate(QUERY_VOICES):
                 for number in range(1 if test else renditions):
-                    yield Line(question.text, voice, first + number, split)
+                    if drawn:
+                        yield Line(question.text, DRAWN_VOICE, first + place * renditions + number, split)
+                    else:
+                        yield Line(question.text, voice, first + number, split)
     for answer in qa_world.answers():
         for number in range(2 if test else 2 * renditions):
-            yield Line(answer, answer_voice, first + number, split)
+            yield Line(answer, DRAWN_VOICE if drawn else ANSWER_VOICE, first + number, split)
 
 
 def closed_lines(test: bool, count: int) -> Iterator[Line]:

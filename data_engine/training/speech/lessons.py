@@ -39,8 +39,8 @@ class PartSettings(Settings):
     """A part of the corpus: who speaks, into how many shards, how many utterances each.
 
     Attributes:
-        kind: Who speaks; `qa` and `closed` are the speaker LM's closed domains, `qa_voices` is `qa` with every answer
-            by another pseudo-speaker.
+        kind: Who speaks; `qa` and `closed` are the speaker LM's closed domains, `qa_voices` is `qa` with every
+            line by another pseudo-speaker.
         shards: Shards of the part.
         utterances: Utterances of each; of `closed` sentences of each, in every voice; `qa` has all of its world.
         renditions: How often each voice of `qa` asks each question.
@@ -156,10 +156,8 @@ def _said(teacher: Callable[..., Spoken], what: Sentence | Line, *how: Any) -> S
 
 def _lines(part: PartSettings, kind: Closed) -> Iterator[Line]:
     test = kind.startswith("test_")
-    if kind == "qa_voices":
-        return closed_teacher.qa_lines(test, part.renditions, closed_teacher.DRAWN_VOICE)
-    if kind.endswith("qa"):
-        return closed_teacher.qa_lines(test, part.renditions)
+    if "qa" in kind:
+        return closed_teacher.qa_lines(test, part.renditions, kind == "qa_voices")
     return closed_teacher.closed_lines(test, part.utterances * part.shards)
 
 

@@ -27,6 +27,8 @@ class DiarizeConfig(Settings):
 
     Attributes:
         diarization: Back end of the role `diarization`.
+        declared_speaker: A recording of one channel whose source names its speaker: `trust` takes all of its speech for
+            that speaker's and runs no model; `check` diarizes it, and whoever is found keeps the name only when alone.
         channels: `separate`: each channel has its own speakers (a call, one microphone per person); `shared`: the
             same people are heard on all channels.
         window_seconds: A longer recording is cut into windows of about this length at its longest pauses.
@@ -37,6 +39,7 @@ class DiarizeConfig(Settings):
     """
 
     diarization: BackendChoice = role("diarization", "pyannet")
+    declared_speaker: Literal["trust", "check"] = "trust"
     channels: Literal["separate", "shared"] = "separate"
     window_seconds: float = Field(default=600.0, gt=0.0)
     overlap_seconds: float = Field(default=10.0, ge=0.0)
@@ -51,6 +54,11 @@ class Heard:
 
     turns: tuple[Turn, ...]
     voices: npt.NDArray[np.float32]
+
+
+def spoken_turns(row: Mapping[str, Any]) -> list[Turn]:
+    """Returns the speech regions of a recording as turns of one speaker."""
+    return [Turn(r["channel"], r["start"], r["start"] + r["num_samples"], 0) for r in row["speech"]]
 
 
 def mostly_speech(turns: Sequence[Turn], speech: Sequence[Turn]) -> list[Turn]:
@@ -92,7 +100,7 @@ def linked_turns(windows: Sequence[Heard], distance: float) -> list[Turn]:
 class Diarize:
     """Finds the speaker turns of a recording.
 
-    Consumes: recording_id, sample_rate, num_samples, num_channels, speech
+    Consumes: recording_id, sample_rate, num_samples, num_channels, speaker, speech
     Produces: recording_id, turns, num_speakers
     Rejects: NO_SPEECH
     """
@@ -106,8 +114,8 @@ class Diarize:
         schema = load_schema("recording")
         self.spec = StageSpec(
             name="diarize",
-            version="2",
-            consumes=schema.pick("sample_rate", "num_samples", "num_channels", "speech"),
+            version="3",
+            consumes=schema.pick("sample_rate", "num_samples", "num_channels", "speaker", "speech"),
             produces=schema.pick("turns", "num_speakers"),
             shape="map",
             batch=BatchHint(max_rows=16),
@@ -126,6 +134,14 @@ class Diarize:
     def _diarize(self, row: dict[str, Any]) -> Mapping[str, Any]:
         if not row["speech"]:
             raise RecordError("NO_SPEECH", "there is no speech region to diarize")
+        known = row["speaker"] and row["num_channels"] == 1 and self._config.declared_speaker == "trust"
+        turns = spoken_turns(row) if known else self._found(row)
+        joined = join_turns(turns, round(self._config.merge_gap_seconds * row["sample_rate"]))
+        numbered = number_speakers(self._long_enough(joined, row["sample_rate"]))
+        return {"turns": [_turn_row(t) for t in numbered], "num_speakers": len({t.speaker for t in numbered})}
+
+    def _found(self, row: Mapping[str, Any]) -> list[Turn]:
+        """Returns the turns of the speakers that are heard; people on different channels differ unless shared."""
         self._check_rate(row["sample_rate"])
         channels = sorted({region["channel"] for region in row["speech"]})
         groups = [channels] if self._config.channels == "shared" else [[channel] for channel in channels]
@@ -134,9 +150,7 @@ class Diarize:
             known = len({turn.speaker for turn in turns})
             linked = linked_turns(self._windows(row, group), self._config.link_distance)
             turns += [replace(turn, speaker=turn.speaker + known) for turn in linked]
-        joined = join_turns(turns, round(self._config.merge_gap_seconds * row["sample_rate"]))
-        numbered = number_speakers(self._long_enough(joined, row["sample_rate"]))
-        return {"turns": [_turn_row(t) for t in numbered], "num_speakers": len({t.speaker for t in numbered})}
+        return turns
 
     def _check_rate(self, rate: int) -> None:
         assert self._diarizer is not None
@@ -147,7 +161,7 @@ class Diarize:
     def _windows(self, row: Mapping[str, Any], channels: Sequence[int]) -> list[Heard]:
         """Diarizes channels with the same people window by window; what is heard beyond the cuts is not kept."""
         rate, config = row["sample_rate"], self._config
-        speech = [Turn(r["channel"], r["start"], r["start"] + r["num_samples"], 0) for r in row["speech"]]
+        speech = spoken_turns(row)
         regions = united([(region.start, region.end) for region in speech if region.channel in channels])
         cores = cut_at_silence(regions, row["num_samples"], round(config.window_seconds * rate))
         heard = [self._heard(row, channels, core, round(config.overlap_seconds * rate), speech) for core in cores]

@@ -27,14 +27,14 @@ RATE, FRAME = 16000, 160
 CACHE = BackendCache()
 
 
-def diarize(folder, waves, speech=None, **config):
+def diarize(folder, waves, speech=None, speaker=None, **config):
     """Runs segment and diarize over one recording; returns its row."""
     scratch = ScratchAudio(folder)
     for channel, wave in enumerate(waves):
         with scratch.writer("rec", channel) as writer:
             writer.append(np.asarray(wave, np.float32))
     row = {"recording_id": "rec", "sample_rate": RATE, "num_samples": len(waves[0]),
-           "num_channels": len(waves), "warnings": [], "speech": speech}  # fmt: skip
+           "num_channels": len(waves), "warnings": [], "speaker": speaker, "speech": speech}  # fmt: skip
     batches = [load_schema("recording").pick(*row).batch([row])]
     for name, settings in [("segment", {}), ("diarize", config)][speech is not None :]:
         stage = build_stage(name, settings)
@@ -122,6 +122,15 @@ def test_one_person_is_one_speaker(tmp_path, talk):
 def test_the_result_is_the_same_again(tmp_path, talk, diarized):
     again = diarize(tmp_path, [talk])
     assert again["turns"] == diarized["turns"]
+
+
+def test_a_declared_speaker_is_believed_unless_asked_to_check(tmp_path, talk, diarized):
+    believed = diarize(tmp_path / "a", [talk], speaker="ann")
+    assert believed["num_speakers"] == 1
+    assert {turn["speaker"] for turn in believed["turns"]} == {0}
+    assert diarize(tmp_path / "b", [talk], speaker="ann", declared_speaker="check")["turns"] == diarized["turns"]
+    two = diarize(tmp_path / "c", [talk, np.roll(talk, 8 * RATE)], speaker="ann")
+    assert two["num_speakers"] > 1, "a call on two channels has more than one"
 
 
 def test_split_channels_have_their_own_speakers(tmp_path, talk, diarized):

@@ -124,12 +124,12 @@ def test_the_result_is_the_same_again(tmp_path, talk, diarized):
     assert again["turns"] == diarized["turns"]
 
 
-def test_a_declared_speaker_is_believed_unless_asked_to_check(tmp_path, talk, diarized):
-    believed = diarize(tmp_path / "a", [talk], speaker="ann")
+def test_a_declared_speaker_is_checked_unless_trusted(tmp_path, talk, diarized):
+    believed = diarize(tmp_path / "a", [talk], speaker="ann", declared_speaker="trust")
     assert believed["num_speakers"] == 1
     assert {turn["speaker"] for turn in believed["turns"]} == {0}
-    assert diarize(tmp_path / "b", [talk], speaker="ann", declared_speaker="check")["turns"] == diarized["turns"]
-    two = diarize(tmp_path / "c", [talk, np.roll(talk, 8 * RATE)], speaker="ann")
+    assert diarize(tmp_path / "b", [talk], speaker="ann")["turns"] == diarized["turns"]
+    two = diarize(tmp_path / "c", [talk, np.roll(talk, 8 * RATE)], speaker="ann", declared_speaker="trust")
     assert two["num_speakers"] > 1, "a call on two channels has more than one"
 
 

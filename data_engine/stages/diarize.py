@@ -27,9 +27,9 @@ class DiarizeConfig(Settings):
 
     Attributes:
         diarization: Back end of the role `diarization`.
-        declared_speaker: A recording of one channel whose source names its speaker. `check`: it is diarized, and whoever
-            is found keeps the name only when alone, so that nobody speaks under the name and consent of another;
-            `trust`: all of its speech is that speaker's, and no model runs.
+        declared_speaker: A recording of one channel whose source names its speaker. `check`: it is diarized, and
+            whoever is found keeps the name only when alone, so that nobody speaks under the name and consent of
+            another; `trust`: all of its speech is that speaker's, and no model runs.
         channels: `separate`: each channel has its own speakers (a call, one microphone per person); `shared`: the
             same people are heard on all channels.
         window_seconds: A longer recording is cut into windows of about this length at its longest pauses.

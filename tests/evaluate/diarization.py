@@ -96,7 +96,7 @@ def found(path: Path, **diarize: Any) -> Found:
             with ScratchAudio(Path(scratch)).writer("rec", channel) as writer:
                 writer.append(wave)
         row = {"recording_id": "rec", "sample_rate": RATE, "num_samples": len(waves[0]),
-               "num_channels": len(waves), "warnings": [], "speech": None}  # fmt: skip
+               "num_channels": len(waves), "warnings": [], "speaker": None, "speech": None}  # fmt: skip
         batches = [load_schema("recording").pick(*row).batch([row])]
         for name, settings in (("segment", {}), ("diarize", diarize)):
             stage = build_stage(name, settings)

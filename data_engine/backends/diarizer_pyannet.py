@@ -130,7 +130,7 @@ class PyanNetDiarizer:
     sample_rate = SAMPLE_RATE
 
     def __init__(
-        self, threshold: float = 0.4, step: int = 59, clustering: dict[str, Any] | None = None,
+        self, threshold: float = 0.4, step: int = 88, clustering: dict[str, Any] | None = None,
         model: str | None = None,
     ) -> None:  # fmt: skip
         self._threshold, self._step = threshold, step

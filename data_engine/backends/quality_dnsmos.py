@@ -32,6 +32,8 @@ _BLOCKS = 9
 _CONTEXT_FRAMES, _CONTEXT_ROWS = 8, 2
 """Four 3x3 convolutions and one behind a pooling reach 6 frames; rows are 4 frames."""
 _BLOCK_FRAMES, _EDGE_FRAMES = 100, 16
+_BLOCK_ROWS, _ROW = 25, 640
+"""Rows of a block of one second, samples of a row."""
 _BACK_CHUNK = 32
 
 _POLYNOMIALS = np.array(
@@ -79,7 +81,8 @@ def to_mos(raw: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 class Dnsmos:
     """Role `quality`: signal, background and overall MOS.
 
-    A clip costs about as much as its length, at least 9 s: short clips are repeated.
+    A clip costs about as much as its length. Short clips are repeated up to 9 s, and cost that much unless they last
+    whole rows of 40 ms, as the segments of `cut` do: then every repetition gives the same rows.
 
     Args:
         model: Folder with front.onnx and back.onnx; default: those this package carries.
@@ -139,13 +142,18 @@ class Dnsmos:
 
     def _score_clip(self, wave: Wave) -> npt.NDArray[np.float64]:
         starts = window_starts(len(wave), self._max_windows, self._every_window)
-        seconds = np.unique(starts[:, None] + np.arange(_BLOCKS))
+        if len(wave) < WINDOW and len(wave) % _ROW == 0:
+            period = len(wave) // _ROW
+            seconds, first = np.arange(-(-len(wave) // SAMPLE_RATE)), starts * _BLOCK_ROWS
+        else:
+            seconds = np.unique(starts[:, None] + np.arange(_BLOCKS))
+            period, first = len(seconds) * _BLOCK_ROWS, np.searchsorted(seconds, starts) * _BLOCK_ROWS
         context = _CONTEXT_FRAMES * _FRAME
         blocks = self._rows(wave, seconds * SAMPLE_RATE - context, _BLOCK_FRAMES + 2 * _CONTEXT_FRAMES)
-        blocks = blocks[:, :, _CONTEXT_ROWS:-_CONTEXT_ROWS]
-        first = np.searchsorted(seconds, starts)
+        blocks = blocks[:, :, _CONTEXT_ROWS:-_CONTEXT_ROWS].transpose(0, 2, 1, 3)
+        rows = blocks.reshape(-1, *blocks.shape[2:])[:period]
         parts = [
-            self._mos(wave, starts[at : at + _BACK_CHUNK], blocks, first[at : at + _BACK_CHUNK])
+            self._mos(wave, starts[at : at + _BACK_CHUNK], rows, first[at : at + _BACK_CHUNK])
             for at in range(0, len(starts), _BACK_CHUNK)
         ]
         mean: npt.NDArray[np.float64] = np.concatenate(parts).mean(axis=0)
@@ -160,14 +168,14 @@ class Dnsmos:
         ]
         return np.concatenate(parts)
 
-    def _mos(self, wave: Wave, starts: Integers, blocks: Floats, first: Integers) -> npt.NDArray[np.float64]:
-        """Returns the scores [windows, 3] of windows: nine blocks each, with both ends computed again."""
-        windows = blocks[first[:, None] + np.arange(_BLOCKS)].transpose(0, 2, 1, 3, 4)
-        rows = windows.reshape(len(starts), blocks.shape[1], -1, blocks.shape[3])
+    def _mos(self, wave: Wave, starts: Integers, rows: Floats, first: Integers) -> npt.NDArray[np.float64]:
+        """Returns the scores [windows, 3] of windows: 225 rows each from their first, with both ends computed again."""
+        around = (first[:, None] + np.arange(_BLOCKS * _BLOCK_ROWS)) % len(rows)
+        heard = np.ascontiguousarray(rows[around].transpose(0, 2, 1, 3))
         left, right = starts * SAMPLE_RATE, starts * SAMPLE_RATE + WINDOW - (_EDGE_FRAMES + 1) * _FRAME
-        rows[:, :, :_CONTEXT_ROWS] = self._rows(wave, left, _EDGE_FRAMES)[:, :, :_CONTEXT_ROWS]
-        rows[:, :, -_CONTEXT_ROWS:] = self._rows(wave, right, _EDGE_FRAMES)[:, :, -_CONTEXT_ROWS:]
-        return to_mos(self._back(rows))
+        heard[:, :, :_CONTEXT_ROWS] = self._rows(wave, left, _EDGE_FRAMES)[:, :, :_CONTEXT_ROWS]
+        heard[:, :, -_CONTEXT_ROWS:] = self._rows(wave, right, _EDGE_FRAMES)[:, :, -_CONTEXT_ROWS:]
+        return to_mos(self._back(heard))
 
     def close(self) -> None:
         """Frees the weights."""

@@ -135,7 +135,11 @@ class _Network:
 
     def _convolved(self, rows: Any, name: str) -> Any:
         convolved = self._torch.nn.functional.conv2d(rows, self._kernels[name], self._biases[name], padding=1)
-        return self._torch.relu_(convolved)
+        if self._type is not self._torch.bfloat16:
+            return self._torch.relu_(convolved)
+        # Negative numbers are negative as integers, too, which a processor compares five times as fast.
+        convolved.view(self._torch.int16).clamp_(min=0)
+        return convolved
 
     def _array(self, tensor: Any) -> Floats:
         found: Floats = tensor.float().contiguous().cpu().numpy()

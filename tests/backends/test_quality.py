@@ -63,6 +63,9 @@ def published(clip, network):
 
 def test_scores_equal_the_published_script(dnsmos, whole_network, speech):
     clips = [speech[:144160], speech[RATE * 10 : RATE * 21 + 1234], speech[RATE * 3 : RATE * 8 + 77], speech[:7001]]
+    clips += [
+        speech[RATE * 12 :][: 640 * rows] for rows in (1, 13, 100, 225)
+    ]  # whole rows, whose repetitions are equal
     expected = [published(clip, whole_network) for clip in clips]
     np.testing.assert_allclose(dnsmos.score(clips), expected, atol=1e-4)
 

@@ -13,7 +13,7 @@ from data_engine.core.ids import content_id
 from data_engine.core.stage import Worker
 from data_engine.io.scratch import ScratchAudio
 from data_engine.stages.catalog import build_stage
-from data_engine.stages.rules.cutting import pauses_between, split_span
+from data_engine.stages.rules.cutting import pauses_between, split_span, whole_frames
 from data_engine.stages.rules.turns import Turn, cut_turns, join_turns, overlaps_apart, pad_segments
 
 RATE = 16000
@@ -161,15 +161,15 @@ def test_limits_that_cannot_hold_are_refused():
 def test_segments_take_in_silence_but_never_anothers_speech():
     turns = seconds((1, 3, 0), (3.1, 5, 1), (5, 7, 0), (20, 22, 0))
     rows, _ = cut(recording(turns, num_samples=22 * RATE + 800), pad_seconds=0.2)
-    assert spans(rows) == [(0.8, 3.05), (3.05, 5), (5, 7.2), (19.8, 22.05)]
+    assert spans(rows) == [(0.8, 3.04), (3.08, 5), (5, 7.2), (19.8, 22.04)]
 
 
 def test_silence_is_shared_between_the_pieces_of_a_turn():
     speech = seconds((0, 18), (18.5, 40))
     rows, _ = cut(recording(seconds((0, 40, 0)), speech), pad_seconds=0.2)
-    assert spans(rows) == [(0, 18.2), (18.3, 40.2)]
+    assert spans(rows) == [(0, 18.2), (18.3, 40.18)]
     rows, _ = cut(recording(seconds((0, 40, 0)), speech), pad_seconds=2.0, max_seconds=22)
-    assert spans(rows) == [(0, 18.25), (18.25, 40.25)]
+    assert spans(rows) == [(0, 18.24), (18.25, 40.25)]
 
 
 def test_speech_that_belongs_to_nobody_is_not_taken_in():
@@ -179,7 +179,17 @@ def test_speech_that_belongs_to_nobody_is_not_taken_in():
 
 def test_a_short_turn_of_another_speaker_is_not_taken_in_either():
     rows, _ = cut(recording(seconds((1, 3, 0), (3.1, 3.3, 1), (3.4, 6, 0))), pad_seconds=0.5)
-    assert spans(rows) == [(0.5, 3.05), (3.35, 6.5)]
+    assert spans(rows) == [(0.5, 3.02), (3.35, 6.47)]
+
+
+def test_segments_last_whole_frames_where_their_silence_allows():
+    spoken = [(1, 2.013), (5, 5.999), (8, 9.517)]
+    turns = seconds(*((*span, 0) for span in spoken))
+    rows, _ = cut(recording(turns, num_samples=10 * RATE), pad_seconds=0.1)
+    assert [row["num_samples"] % 640 for row in rows] == [0, 0, 0]
+    assert all(a <= start and end <= b for (a, b), (start, end) in zip(spans(rows), spoken, strict=True))
+    rows, _ = cut(recording(turns, num_samples=10 * RATE), pad_seconds=0.0)
+    assert spans(rows) == spoken, "no silence, nothing to shorten"
 
 
 def sounding(folder, wave, name="rec"):
@@ -327,6 +337,18 @@ def test_silence_is_taken_in_and_nobodys_speech(rows, pad):
             for start, end in ((after.start, before.start), (before.end, after.end)):
                 assert end - start <= pad
                 assert all(t.end <= start or end <= t.start for t in others if start < end)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 50)] * 3), max_size=5), st.integers(1, 20))
+def test_whole_frames_take_padding_only(lengths, frame):
+    spoken = np.array([(1000 * n + a, 1000 * n + a + b) for n, (a, b, _) in enumerate(lengths)]).reshape(-1, 2)
+    padded = np.array([(1000 * n, 1000 * n + sum(one)) for n, one in enumerate(lengths)]).reshape(-1, 2)
+    found = whole_frames(padded, spoken, frame)
+    for (start, end), (first, last), (low, high) in zip(found, spoken, padded, strict=True):
+        assert low <= start <= first
+        assert last <= end <= high
+        excess, padding = (high - low) % frame, (high - low) - (last - first)
+        assert (end - start) == (high - low) - (excess if excess <= padding else 0)
 
 
 @given(TURNS)

@@ -185,3 +185,18 @@ def covered_share(span: Span, others: Spans) -> float:
     last = np.clip(others[:, 1], *span)
     reached = np.maximum.accumulate(np.append(span[0], last))[:-1]
     return float(np.maximum(last - np.maximum(first, reached), 0).sum() / (span[1] - span[0]))
+
+
+def whole_frames(padded: Spans, spoken: Spans, frame: int) -> Spans:
+    """Returns padded spans shortened to whole frames; one with too little padding for that is as it was.
+
+    Args:
+        padded: int64 [spans, 2].
+        spoken: What of each must stay, int64 [spans, 2].
+        frame: Samples of a frame.
+    """
+    before, behind = (spoken[:, 0] - padded[:, 0]).clip(0), (padded[:, 1] - spoken[:, 1]).clip(0)
+    excess = (padded[:, 1] - padded[:, 0]) % frame
+    excess = np.where(excess <= before + behind, excess, 0)
+    from_end = np.minimum(excess, behind)
+    return np.stack([padded[:, 0] + excess - from_end, padded[:, 1] - from_end], axis=1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-from data_engine.stages.rules.cutting import Span, Spans, as_spans, covered_share, pad_spans, split_span
+from data_engine.stages.rules.cutting import Span, Spans, as_spans, covered_share, pad_spans, split_span, whole_frames
 from data_engine.stages.rules.stretches import united
 
 FindQuietIn = Callable[[int, int, int], int | None]
@@ -115,9 +115,9 @@ def cut_turns(
 
 def pad_segments(
     segments: Sequence[Turn], turns: Sequence[Turn], regions: Mapping[int, Sequence[Span]], pad: int, longest: int,
-    num_samples: int,
+    num_samples: int, frame: int = 1,
 ) -> list[Turn]:  # fmt: skip
-    """Returns the segments with silence before and after them.
+    """Returns the segments with silence before and after them, in whole frames where there is enough silence.
 
     Two speakers who talk over each other for exactly the same samples give one segment, of the first of them: a
     segment is what its samples are.
@@ -129,6 +129,7 @@ def pad_segments(
         pad: Samples at most.
         longest: Samples a segment may have.
         num_samples: Samples of the recording.
+        frame: Samples of a frame.
 
     Returns:
         Segments by channel and start.
@@ -143,7 +144,8 @@ def pad_segments(
             if t.channel == channel and (t.speaker != speaker or covered_share((t.start, t.end), mine) == 0.0)
         ]  # fmt: skip
         speech = as_spans([*map(tuple, mine.tolist()), *apart, *nobodys])
-        for start, end in pad_spans(mine, speech, pad, longest, num_samples).tolist():
+        padded = pad_spans(mine, speech, pad, longest, num_samples)
+        for start, end in whole_frames(padded, mine, frame).tolist():
             widened.setdefault((channel, start, end), Turn(channel, start, end, speaker))
     return sorted(widened.values())
 

@@ -46,7 +46,8 @@ class AcceptSettings(Settings):
         codes: Folder that `data_engine.training.codes` made of it.
         questions: Part with the questions to ask.
         references: Part with the teacher's answers that the audio channel is compared with.
-        models: Folders of the finished models by name; `interleaved` is compared with every other one.
+        models: Folders of the finished models by name, several for trainings that differ in their seed alone;
+            `interleaved` is compared with every other one.
         listen: Also decode the spoken answers, let the recognizer write them down and take the nearest in letters.
         speech: The text to speech test; None leaves it out.
         codec: Whose tokenizers made the codes; decodes.
@@ -62,7 +63,7 @@ class AcceptSettings(Settings):
     codes: Path
     questions: str = "test_qa"
     references: str = "qa"
-    models: dict[str, Path] = Field(default_factory=dict)
+    models: dict[str, Path | tuple[Path, ...]] = Field(default_factory=dict)
     listen: bool = False
     speech: SpeechSettings | None = None
     codec: BackendChoice = BackendChoice(name="nano")
@@ -125,10 +126,17 @@ def rates(found: Answered, asked: Asked) -> dict[str, Any]:
     return whole | {"ended": round(float(np.mean([one.ended for one in found.said])), 4), "families": dict(by_family)}
 
 
-def gain(better: Flags, worse: Flags, seed: int) -> dict[str, Any]:
-    """Returns how many more questions one model answers than another, with its interval over questions."""
-    value, low, high = bootstrap(mean_of(better.astype(float) - worse.astype(float)), len(better), seed)
-    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4), "utterances": len(better)}
+def gain(better: Sequence[Answered], worse: Sequence[Answered], seed: int) -> dict[str, Any]:
+    """Returns how many more questions one model answers in speech than another, with its interval over questions.
+
+    Args:
+        better: Answers of its trainings; a question counts by the share of them that answer it.
+        worse: Answers of the other one's.
+        seed: Of the bootstrap.
+    """
+    more, fewer = (np.mean([one.audio for one in answered], axis=0) for answered in (better, worse))
+    value, low, high = bootstrap(mean_of(more - fewer), len(more), seed)
+    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4), "utterances": len(more)}
 
 
 def heard_rate(config: AcceptSettings, found: Answered, asked: Asked, codec: Any) -> float:
@@ -144,17 +152,20 @@ def answers_figure(config: AcceptSettings, tokenizer: BpeTokenizer, codec: Any) 
     """Returns the rates of all models and what the interleaved one gains over each of the others, audio channel."""
     asked = spoken_questions(config.coded(config.questions))
     judge, special = judge_of(config.coded(config.references)), special_tokens(tokenizer)
-    found: dict[str, Answered] = {}
-    for name, folder in config.models.items():
-        model = SpeakerModel(folder, special)
-        found[name] = ask(model, asked, judge, tokenizer, config)
-        print(name, json.dumps(rates(found[name], asked)), flush=True)
-    details: dict[str, Any] = {name: rates(answered, asked) for name, answered in found.items()}
-    for name, answered in found.items() if config.listen else ():
-        details[name]["heard"] = heard_rate(config, answered, asked, codec)
+    found: dict[str, list[Answered]] = {}
+    details: dict[str, Any] = {}
+    for name, folders in config.models.items():
+        models = (SpeakerModel(folder, special) for folder in ([folders] if isinstance(folders, Path) else folders))
+        found[name] = [ask(model, asked, judge, tokenizer, config) for model in models]
+        trainings = [rates(answered, asked) for answered in found[name]]
+        for rate, answered in zip(trainings, found[name], strict=True) if config.listen else ():
+            rate["heard"] = heard_rate(config, answered, asked, codec)
+        mean = {channel: round(float(np.mean([one[channel] for one in trainings])), 4) for channel in ("text", "audio")}
+        details[name] = trainings[0] if isinstance(folders, Path) else mean | {"trainings": trainings}
+        print(name, json.dumps(details[name]), flush=True)
     details["judge"] = ceiling(judge, config.coded(config.questions))
     best = found.get("interleaved")
-    gains = {n: gain(best.audio, other.audio, config.seed) for n, other in found.items() if best and other is not best}
+    gains = {n: gain(best, other, config.seed) for n, other in found.items() if best and other is not best}
     return gains.get("audio_only", {"utterances": len(asked)}) | {"details": details | {"gains": gains}}
 
 

@@ -1,6 +1,7 @@
 """Closed-domain examples and their evaluation: who has learnt answers is found right, who has not is found wrong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,8 +153,11 @@ def test_a_trained_model_answers_right_in_both_channels_and_an_untrained_one_doe
     )
     bad = speaker_accept.ask(SpeakerModel(tmp_path, special), asked, judge, tokenizer, config)
     assert not bad.text.any()
-    found = speaker_accept.gain(good.text, bad.text, 1)
+    nothing = replace(bad, audio=bad.text)
+    found = speaker_accept.gain([good], [nothing], 1)
     assert found == {"value": 1.0, "low": 1.0, "high": 1.0, "utterances": 3}
+    half = speaker_accept.gain([good, nothing], [nothing, nothing], 1)
+    assert (half["value"], half["utterances"]) == (0.5, 3), "a question counts by the trainings that answer it"
 
 
 def test_batches_with_padding_say_what_each_prompt_says_alone(folder, world, tokenizer, vocabulary):
@@ -202,7 +206,7 @@ def test_the_evaluation_writes_what_the_table_reads(folder, world, tmp_path):
     write_part(tmp_path, "test_closed", [*spoken, coded("My boat is red.", "rms", 60, 3, held_out=True)])
     settings = speaker_accept.AcceptSettings(
         output=tmp_path / "figures.json", corpus=tmp_path / "corpus", codes=tmp_path / "codes",
-        models={"interleaved": folder, "audio_only": folder}, most=80, codec=BackendChoice(name="kmeans"),
+        models={"interleaved": folder, "audio_only": (folder, folder)}, most=80, codec=BackendChoice(name="kmeans"),
         speech=closed_speech.SpeechSettings(model=folder, decode=False),
     )  # fmt: skip
     (tmp_path / "figures.json").write_text('{"kept": {}}')
@@ -212,7 +216,8 @@ def test_the_evaluation_writes_what_the_table_reads(folder, world, tmp_path):
     answers = stored["spoken_answers"]
     assert answers["value"] == 0.0, "a model gains nothing over itself"
     assert answers["details"]["interleaved"]["audio"] == answers["details"]["interleaved"]["agrees"] == 1.0
-    assert answers["details"]["judge"] == 1.0
+    assert [one["audio"] for one in answers["details"]["audio_only"]["trainings"]] == [1.0, 1.0]
+    assert answers["details"]["audio_only"]["audio"] == answers["details"]["judge"] == 1.0
     assert answers["utterances"] == 3
     assert answers["tokenizer_hash"] == stored["text_to_speech_details"]["tokenizer_hash"]
     assert stored["text_to_speech_details"]["utterances"] == 1

@@ -98,8 +98,8 @@ class Dnsmos:
         self._folder = Path(model) if model else MODEL
         self._max_windows, self._every_window = max_windows, every_window
         self._front_chunk = 8
-        self._front: Callable[[Floats], Floats]
-        self._back: Callable[[Floats], Floats]
+        self._front: Any = None
+        self._back: Any = None
 
     @property
     def revision(self) -> str:
@@ -179,4 +179,4 @@ class Dnsmos:
 
     def close(self) -> None:
         """Frees the weights."""
-        del self._front, self._back
+        self._front = self._back = None

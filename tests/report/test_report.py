@@ -364,8 +364,8 @@ class Counted(Storage):
 
     read = 0
 
-    def open(self, name):
-        file, counted = super().open(name), self
+    def open_arrow(self, name, size=None):
+        file, counted = super().open_arrow(name, size), self
 
         class File:
             def read(self, size=-1):

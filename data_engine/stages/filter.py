@@ -28,7 +28,7 @@ class Filter:
         """
 
         policy: Policy = Policy(name="keep_all", version=1)
-        batch_rows: int = speed_knob(4096, ge=1)
+        batch_rows: int = speed_knob(64, ge=1)
 
     def __init__(self, config: Config) -> None:
         """Checks the policy against the segment schema.

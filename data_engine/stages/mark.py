@@ -31,7 +31,7 @@ class Mark:
         """
 
         duplicates: TableReference = TableReference()
-        batch_rows: int = speed_knob(4096, ge=1)
+        batch_rows: int = speed_knob(64, ge=1)
 
     def __init__(self, config: Config) -> None:
         self.config, segment = config, load_schema("segment")

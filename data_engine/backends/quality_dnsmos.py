@@ -31,9 +31,11 @@ _FRAME = 160
 _BLOCKS = 9
 _CONTEXT_FRAMES, _CONTEXT_ROWS = 8, 2
 """Four 3x3 convolutions and one behind a pooling reach 6 frames; rows are 4 frames."""
-_BLOCK_FRAMES, _EDGE_FRAMES = 100, 16
+_EDGE_FRAMES = 16
 _BLOCK_ROWS, _ROW = 25, 640
 """Rows of a block of one second, samples of a row."""
+_TOGETHER = 3
+"""Seconds: fewer hear more of their neighbours twice, more need more memory."""
 _BACK_CHUNK = 32
 
 _POLYNOMIALS = np.array(
@@ -97,7 +99,7 @@ class Dnsmos:
     def __init__(self, model: str | None = None, max_windows: int | None = None, every_window: bool = False) -> None:
         self._folder = Path(model) if model else MODEL
         self._max_windows, self._every_window = max_windows, every_window
-        self._front_chunk = 8
+        self._frames_at_once = 128
         self._front: Any = None
         self._back: Any = None
 
@@ -143,15 +145,10 @@ class Dnsmos:
     def _score_clip(self, wave: Wave) -> npt.NDArray[np.float64]:
         starts = window_starts(len(wave), self._max_windows, self._every_window)
         if len(wave) < WINDOW and len(wave) % _ROW == 0:
-            period = len(wave) // _ROW
-            seconds, first = np.arange(-(-len(wave) // SAMPLE_RATE)), starts * _BLOCK_ROWS
+            rows, first = self._joined_rows(wave, np.zeros(1, np.int64), len(wave) // _ROW), starts * _BLOCK_ROWS
         else:
             seconds = np.unique(starts[:, None] + np.arange(_BLOCKS))
-            period, first = len(seconds) * _BLOCK_ROWS, np.searchsorted(seconds, starts) * _BLOCK_ROWS
-        context = _CONTEXT_FRAMES * _FRAME
-        blocks = self._rows(wave, seconds * SAMPLE_RATE - context, _BLOCK_FRAMES + 2 * _CONTEXT_FRAMES)
-        blocks = blocks[:, :, _CONTEXT_ROWS:-_CONTEXT_ROWS].transpose(0, 2, 1, 3)
-        rows = blocks.reshape(-1, *blocks.shape[2:])[:period]
+            rows, first = self._rows_of(wave, seconds), np.searchsorted(seconds, starts) * _BLOCK_ROWS
         parts = [
             self._mos(wave, starts[at : at + _BACK_CHUNK], rows, first[at : at + _BACK_CHUNK])
             for at in range(0, len(starts), _BACK_CHUNK)
@@ -159,12 +156,26 @@ class Dnsmos:
         mean: npt.NDArray[np.float64] = np.concatenate(parts).mean(axis=0)
         return mean
 
+    def _rows_of(self, wave: Wave, seconds: Integers) -> Floats:
+        """Returns the rows of whole seconds, [25 seconds, 32, 40]; of consecutive ones, some are computed together."""
+        together = _TOGETHER if seconds[-1] - seconds[0] + 1 == len(seconds) else 1
+        whole = len(seconds) // together * together
+        pieces = [(seconds[:whole:together], together), (seconds[whole : whole + 1], len(seconds) - whole)]
+        return np.concatenate([
+            self._joined_rows(wave, starts * SAMPLE_RATE, count * _BLOCK_ROWS) for starts, count in pieces if count
+        ])  # fmt: skip
+
+    def _joined_rows(self, wave: Wave, starts: Integers, num_rows: int) -> Floats:
+        """Returns the rows [pieces * num_rows, 32, 40] of pieces, computed with what is heard around each."""
+        frames = num_rows * _ROW // _FRAME + 2 * _CONTEXT_FRAMES
+        heard = self._rows(wave, starts - _CONTEXT_FRAMES * _FRAME, frames)[:, :, _CONTEXT_ROWS:-_CONTEXT_ROWS]
+        return heard.transpose(0, 2, 1, 3).reshape(-1, heard.shape[1], heard.shape[3])
+
     def _rows(self, wave: Wave, starts: Integers, num_frames: int) -> Floats:
         """Returns the front's rows for pieces of the endlessly repeated wave, [pieces, 32, frames / 4, 40]."""
-        within = np.arange((num_frames + 1) * _FRAME)
+        within, most = np.arange((num_frames + 1) * _FRAME), max(1, self._frames_at_once // num_frames)
         parts = [
-            self._front(wave[(starts[at : at + self._front_chunk, None] + within) % len(wave)])
-            for at in range(0, len(starts), self._front_chunk)
+            self._front(wave[(starts[at : at + most, None] + within) % len(wave)]) for at in range(0, len(starts), most)
         ]
         return np.concatenate(parts)
 

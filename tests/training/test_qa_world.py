@@ -1,7 +1,7 @@
 """The closed world: one exact answer each, tested on sentences never trained on, of facts that are."""
 
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -51,15 +51,8 @@ def test_held_out_sentences_can_be_answered_from_what_is_trained():
         answers[question.answer] += 1
     for question in tested:
         assert set(plain(question.text).split()) <= words
-        assert answers[question.answer] >= 2
+        assert answers[question.answer] >= 3, "every fact is trained in its other wordings"
     assert {question.family for question in tested} == set(qa_world.FAMILIES)
-    sums = {plain(question.text) for question in trained if question.family == "sum"}
-    for question in tested:
-        if question.family == "sum":
-            rest = {"what", "is", "plus", "add", "and", "how", "much"}
-            one, other = (word for word in plain(question.text).split() if word not in rest)
-            assert f"what is {other} plus {one}" in sums, "its operands are heard in the other order"
-            assert f"what is {one} plus {other}" not in sums
 
 
 def test_names_take_more_text_than_six_ids():
@@ -100,7 +93,10 @@ def test_lines_of_training_and_test_share_neither_question_nor_rendition():
 
 def test_many_voices_say_the_same_as_few():
     few, many = list(closed_teacher.qa_lines(False, 2)), list(closed_teacher.qa_lines(False, 2, drawn=True))
-    assert [line.text for line in many] == [line.text for line in few]
+    assert {line.text for line in many} == {line.text for line in few}
+    asked, said = (Counter(line.text for line in lines if qa_world.question_of(line.text)) for lines in (few, many))
+    assert asked == said
+    assert Counter(line.text for line in many)[qa_world.answers()[0]] == 20, "hardly a recording is heard twice"
     assert {line.voice for line in many} == {closed_teacher.DRAWN_VOICE}
     assert len(set(many)) == len(many), "no line is there twice"
 

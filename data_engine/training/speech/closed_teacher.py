@@ -43,7 +43,8 @@ def speaker_id(voice: str) -> str:
 def qa_lines(test: bool, renditions: int, drawn: bool = False) -> Iterator[Line]:
     """Yields questions and answers of the world.
 
-    Training: every trained question in all query voices, `renditions` times over, and every answer as often.
+    Training: every trained question in all query voices, `renditions` times over, and every answer as often; five times
+    as often when voices are drawn, so that hardly a recording of it is heard twice and none is learned by rote.
     Test: every held-out question once per query voice, and two renditions of each answer that training has not.
 
     Args:
@@ -61,7 +62,7 @@ def qa_lines(test: bool, renditions: int, drawn: bool = False) -> Iterator[Line]
                     else:
                         yield Line(question.text, voice, first + number, split)
     for answer in qa_world.answers():
-        for number in range(2 if test else 2 * renditions):
+        for number in range(2 if test else (10 if drawn else 2) * renditions):
             yield Line(answer, DRAWN_VOICE if drawn else ANSWER_VOICE, first + number, split)
 
 

@@ -1,8 +1,8 @@
 """A closed world of spoken questions with one exact answer each: who owns what, capitals, days, sums.
 
 For the accept test of interleaved answers (factuality is checkable, as Step-Audio-AQAA, arXiv 2506.08967, asks of
-its answers). A question is a fact in one of a few wordings. Tested are sentences that are never trained on: table
-facts in a wording that was kept from them, and sums whose operands were heard in the other order only.
+its answers). A question is a fact in one of a few wordings. Tested are sentences that are never trained on: facts
+in a wording that was kept from them.
 Owners are full names, which cost several text ids per word, so that speech can outrun sparse text.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations_with_replacement
 from typing import Literal
 
 from data_engine.core.ids import seed_of
@@ -51,7 +52,7 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
               "Tell me the day after {0}."),
     "before": ("What day comes before {0}?", "Which day precedes {0}?", "Name the day before {0}.",
                "Tell me the day before {0}."),
-    "sum": ("What is {0} plus {1}?", "Add {0} and {1}.", "How much is {0} plus {1}?"),
+    "sum": ("What is {0} plus {1}?", "Add {0} and {1}.", "How much is {0} plus {1}?", "{0} and {1}, what is the sum?"),
 }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ class Question:
 @cache
 def questions() -> tuple[Question, ...]:
     """Returns every question of the world, in a fixed order."""
-    return (*_table_questions(), *_sums())
+    return tuple(_questions())
 
 
 @cache
@@ -99,29 +100,20 @@ def is_right(question: Question, said: str) -> bool:
     return plain(said) == plain(question.answer)
 
 
-def _table_questions() -> Iterator[Question]:
+def _questions() -> Iterator[Question]:
     facts: list[tuple[str, Family, tuple[str, ...], str]] = []
     facts += [("owner", "owner", (colour, thing), f"{name}.") for colour, thing, name in _OWNERS]
     facts += [("capital", "capital", (country,), f"{city}.") for country, city in _CAPITALS]
     for number, day in enumerate(_DAYS):
         facts.append(("after", "day", (day,), f"It is {_DAYS[(number + 1) % 7]}."))
         facts.append(("before", "day", (day,), f"It is {_DAYS[(number - 1) % 7]}."))
+    for one, other in combinations_with_replacement(range(1, _LARGEST + 1), 2):
+        facts.append(("sum", "sum", (_NUMBERS[one], _NUMBERS[other]), f"{_NUMBERS[one + other].capitalize()}."))
     for wordings, family, slots, answer in facts:
         shapes = _WORDINGS[wordings]
         # One wording of each fact is kept from training, another one for each fact.
         kept = seed_of("wording", *slots, wordings) % len(shapes)
         for number, shape in enumerate(shapes):
-            text = shape.format(*slots)
+            asked = shape.format(*slots)
+            text = asked[0].upper() + asked[1:]
             yield Question(text, answer, family, number == kept)
-
-
-def _sums() -> Iterator[Question]:
-    for one in range(1, _LARGEST + 1):
-        for other in range(1, _LARGEST + 1):
-            # The same operands in the other order are trained on, so that the answer can be known.
-            low, high = sorted((one, other))
-            turned = seed_of("order", low, high) % 2 == 0
-            held_out = seed_of("sum", low, high) % 2 == 0 and one != other and (one > other) == turned
-            for shape in _WORDINGS["sum"]:
-                text = shape.format(_NUMBERS[one], _NUMBERS[other])
-                yield Question(text, f"{_NUMBERS[one + other].capitalize()}.", "sum", held_out)

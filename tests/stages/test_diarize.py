@@ -1,9 +1,6 @@
 """Diarize: two people are two speakers, one is one; windows are linked; overlaps are kept."""
 
-import json
-import unicodedata
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +19,7 @@ from data_engine.models.speaker_clustering import ClusterSettings, link_speakers
 from data_engine.stages.catalog import build_stage
 from data_engine.stages.rules.stretches import cut_at_silence
 from data_engine.stages.rules.turns import Turn, join_turns, number_speakers
+from tests.evaluate.diarization import figures
 
 RATE, FRAME = 16000, 160
 CACHE = BackendCache()
@@ -176,20 +174,14 @@ def test_more_speakers_at_least_than_at_most_are_refused():
         build_backend("diarization", "pyannet", {"clustering": {"min_speakers": 3, "max_speakers": 2}})
 
 
-def test_meetings_stay_as_good_as_they_were(tmp_path, shared_speech):
-    rates = {}
-    for line in (shared_speech / "manifest.jsonl").read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry["rttm"] is None:
-            continue
-        # One file name carries a non-ASCII letter on purpose; its reference does not.
-        name = unicodedata.normalize("NFD", Path(entry["path"]).stem).encode("ascii", "ignore").decode()
-        uri = name if "pyannote" in entry["path"] else None
-        row = diarize(tmp_path, [soundfile.read(shared_speech / entry["path"], dtype="float32")[0]])
-        reference = reference_turns(shared_speech / entry["rttm"], uri)
-        rates[name] = diarization_error_rate(reference, row) if row else 1.0
-    assert len(rates) == 9
-    assert np.mean(list(rates.values())) < 0.40, rates
+def test_real_recordings_stay_as_good_as_they_were(shared_speech):
+    """What is asked for is not reached (README says what is); less than what is may not come."""
+    found = {(one.measure, one.on.split(" (")[0]): one.value for one in figures(shared_speech)}
+    assert found["speech detection error, silero", "9 RTTM files, all speech"] < 0.235
+    assert found["speech detection error, turns of pyannet", "9 RTTM files, all speech"] < 0.125
+    assert found["diarization error, pyannet", "9 RTTM files, mean"] < 0.40
+    assert found["diarization error, pyannet", "pyannote sample"] < 0.10
+    assert found["speakers counted right, pyannet", "15 conversations"] >= 9 / 15
 
 
 # ---- windows, speakers, turns

@@ -1,7 +1,8 @@
 """DNSMOS P.835 through torch: bfloat16 on processors that multiply in it, and graphics cards.
 
-The network, its windows and their shared work are those of `quality_dnsmos`; torch computes the convolutions. On
-processors with AMX, bfloat16 is several times faster than onnxruntime, and scores move by less than 0.01.
+The network, its windows and their shared work are those of `quality_dnsmos`; torch computes the convolutions. In
+bfloat16, processors with AMX are four times as fast as onnxruntime, those with AVX-512 BF16 1.7 times, and scores move
+by less than 0.01.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ def test_the_network_is_the_original(diarizer, talk):
     with torch.inference_mode():
         wanted = network.eval()(torch.from_numpy(windows)[:, None]).numpy()
     found = np.stack([diarizer.activity(window)[0] for window in windows])
-    assert np.abs(found - wanted).max() < 0.1
-    assert ((found > 0.5) == (wanted > 0.5)).mean() > 0.999
+    assert np.abs(found - wanted).max() < 0.15
+    assert ((found > 0.5) == (wanted > 0.5)).mean() > 0.995
 
 
 @pytest.mark.parametrize("samples", [0, 1, 8000, WINDOW - FIRST, WINDOW, WINDOW + 1, 3 * WINDOW + 77])

@@ -96,7 +96,7 @@ def test_many_voices_say_the_same_as_few():
     assert {line.text for line in many} == {line.text for line in few}
     asked, said = (Counter(line.text for line in lines if qa_world.question_of(line.text)) for lines in (few, many))
     assert asked == said
-    assert Counter(line.text for line in many)[qa_world.answers()[0]] == 20, "hardly a recording is heard twice"
+    assert Counter(line.text for line in many)[qa_world.answers()[0]] == 20, "many recordings, none to learn by rote"
     assert {line.voice for line in many} == {closed_teacher.DRAWN_VOICE}
     assert len(set(many)) == len(many), "no line is there twice"
 

@@ -44,7 +44,7 @@ def qa_lines(test: bool, renditions: int, drawn: bool = False) -> Iterator[Line]
     """Yields questions and answers of the world.
 
     Training: every trained question in all query voices, `renditions` times over, and every answer as often; five times
-    as often when voices are drawn, so that hardly a recording of it is heard twice and none is learned by rote.
+    as often when voices are drawn, so that no recording of it is learned by rote.
     Test: every held-out question once per query voice, and two renditions of each answer that training has not.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from data_engine.backends.timbre import analyse
 from data_engine.backends.tts_espeak import EspeakSynthesizer, at_tempo, spoken_seconds
 from data_engine.backends.tts_flite import FliteSynthesizer, flite_command
 from data_engine.core.errors import ConfigError, RecordError
+from data_engine.runners.threads import ONE_THREAD
 
 TEXT = "The weather in Paris is sunny today, so take your sunglasses with you."
 RULES = read_rules()
@@ -89,17 +91,21 @@ def test_a_voice_espeak_does_not_have_is_a_bad_record():
         shared_library().say(Utterance("hello", "xx-nowhere", "m3"))
 
 
-def test_another_process_speaks_the_same_bytes(synthesizer, voice):
+def test_another_process_speaks_the_same_bytes():
+    """Whatever it said before. Workers compute with one thread: another number of them changes last bits."""
     root = Path(__file__).resolve().parents[2]
     script = (
-        "import hashlib; from tests.backends.test_tts import *; s = EspeakSynthesizer(); s.open();"
-        "speak(s, prompt('m8', 'low'), 'Something else first.', seed=8);"
+        "import hashlib; from tests.backends.test_tts import *; s = EspeakSynthesizer(); s.open(); {first}"
         "print(hashlib.sha256(speak(s, prompt('f4', 'high')).wave.tobytes()).hexdigest())"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=True)
-    import hashlib
-
-    assert done.stdout.split()[-1] == hashlib.sha256(speak(synthesizer, voice).wave.tobytes()).hexdigest()
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script.format(first=first)], capture_output=True, text=True, cwd=root, check=True,
+            env={**os.environ, **ONE_THREAD},
+        ).stdout.split()[-1]
+        for first in ("", "speak(s, prompt('m8', 'low'), 'Something else first.', seed=8);")
+    }  # fmt: skip
+    assert len(said) == 1
 
 
 def test_takes_of_one_turn_differ_and_say_how(synthesizer, voice):

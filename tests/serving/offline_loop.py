@@ -12,7 +12,7 @@ def main():
     from vllm import LLM, SamplingParams
 
     model = LLM(model=folder, dtype="float32", max_model_len=int(max_model_len), max_num_seqs=64, enforce_eager=True,
-                enable_prefix_caching=False, seed=0)  # fmt: skip
+                enable_prefix_caching=False, seed=0, max_num_batched_tokens=8192)  # fmt: skip
     drawn = [SamplingParams(seed=n, temperature=1.0, max_tokens=int(max_tokens)) for n in range(len(prompts))]
     print("READY", flush=True)
     for _ in sys.stdin:

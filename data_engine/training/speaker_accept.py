@@ -34,6 +34,7 @@ from data_engine.training.speech.qa_world import FAMILIES, Question, answers, is
 from data_engine.training.speech.texts import plain
 
 _KNOWN = 40
+"""Renditions of an answer that the judge compares with, at most."""
 
 Flags = npt.NDArray[np.bool_]
 Asked = Sequence[tuple[Coded, Question]]

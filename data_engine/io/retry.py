@@ -12,8 +12,10 @@ import errno
 import logging
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,16 +57,20 @@ class Backoff:
         first_seconds: Pause after the first failure; doubles with each.
         longest_seconds: Longest pause.
         deadline_seconds: No new attempt starts so long after the first one.
+        attempt_seconds: An attempt that lasts longer has failed, whatever the library below it is waiting for.
     """
 
     attempts: int = 6
     first_seconds: float = 0.5
     longest_seconds: float = 20.0
     deadline_seconds: float = 300.0
+    attempt_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1 or min(self.first_seconds, self.longest_seconds, self.deadline_seconds) < 0:
             raise ConfigError(f"retry: needs at least one attempt and no negative seconds, got {self}")
+        if self.attempt_seconds <= 0:
+            raise ConfigError(f"retry: attempt_seconds must be positive, got {self.attempt_seconds:g}")
 
     def pause(self, failed: int, chance: float) -> float:
         """Returns the seconds to wait after `failed` failures: half of the exponential step, and a share of the rest.
@@ -118,6 +124,32 @@ def retry(
                 raise _given_up(what, failed, spent, error) from shown_cause(error)
             _log.info("%s: attempt %d of %d failed: %s", redact(what), failed, backoff.attempts, describe(error))
         sleep(pause)
+
+
+def within(seconds: float, operation: Callable[[], Result]) -> Result:
+    """Returns what `operation` returns, or raises what it raises.
+
+    Libraries have waits without a limit: a peer that keeps the connection and stops reading holds an upload for ever.
+
+    Args:
+        seconds: Longest wait.
+        operation: Left behind in its thread when it takes longer; what it still does must do no harm.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    outcome: Future[Result] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(operation())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="remote operation", daemon=True).start()
+    if not wait([outcome], seconds).done:
+        raise TimeoutError(f"no end after {seconds:g} s")
+    return outcome.result()
 
 
 def is_transient(error: BaseException | None, outer: BaseException | None = None) -> bool:

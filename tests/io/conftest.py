@@ -9,7 +9,7 @@ from tests.io.faults import FaultyProxy
 ACCESS_KEY, SECRET_KEY = "AKIAQ7TESTONLYTEST42", "not-a-secret/but+looks/like-one-0123456789"
 BUCKET = "engine"
 QUICK = {
-    "retry": {"first_seconds": 0.01, "longest_seconds": 0.05},
+    "retry": {"first_seconds": 0.01, "longest_seconds": 0.05, "attempt_seconds": 30},
     "config_kwargs": {"read_timeout": 0.4, "connect_timeout": 2},
 }
 """Storage options for tests with faults."""

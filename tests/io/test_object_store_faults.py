@@ -1,5 +1,7 @@
 """Object-store faults at every request of a small run, one at a time: never a wrong or partial table."""
 
+import socket
+
 import pytest
 
 from data_engine.backends.catalog import BackendCache
@@ -99,6 +101,15 @@ def test_a_store_that_goes_down_in_a_run_costs_attempts_not_rows(s3, proxy, faul
         assert watcher.wrong == []
         run_through(direct, plan)
         assert objects_of(direct) == objects
+
+
+@pytest.mark.parametrize("size", [10, 40_000_000], ids=["says nothing", "stops reading"])
+def test_an_upload_to_a_store_that_neither_reads_nor_answers_ends(s3, size):
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the kernel accepts, nobody reads
+        options = {**QUICK, "endpoint_url": f"http://127.0.0.1:{deaf.getsockname()[1]}"}
+        storage = Storage(s3, {**options, "retry": {"attempts": 1, "attempt_seconds": 3}})
+        with pytest.raises(TransientStorageError, match="ReadTimeoutError" if size == 10 else "no end after 3 s"):
+            storage.write("object", b"x" * size)
 
 
 def test_a_shard_costs_a_bounded_number_of_requests(plugin, s3, proxy, faulty):

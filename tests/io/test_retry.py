@@ -1,6 +1,7 @@
 """What is tried again, how often, and what is said when it was in vain."""
 
 import errno
+import threading
 import traceback
 
 import aiohttp
@@ -9,7 +10,7 @@ from botocore import exceptions as botocore
 from s3fs.errors import translate_boto_error
 
 from data_engine.core.errors import ConfigError, ContractError, StorageError, TransientStorageError
-from data_engine.io.retry import Backoff, is_transient, retry
+from data_engine.io.retry import Backoff, is_transient, retry, within
 
 
 class Clock:
@@ -100,6 +101,32 @@ def test_after_the_last_attempt_the_error_says_what_how_often_and_why():
 def test_no_attempt_starts_after_the_deadline():
     with pytest.raises(TransientStorageError, match="in 3 attempts over 9"):
         carry_out([TimeoutError()] * 9, Backoff(attempts=9, first_seconds=0.01, deadline_seconds=7), cost=3.1)
+
+
+def test_what_takes_too_long_is_left_behind_and_counts_as_an_attempt():
+    left, calls = threading.Event(), []
+
+    def slow_at_first():
+        calls.append(threading.current_thread())
+        if len(calls) == 1:
+            left.wait(60)
+        return len(calls)
+
+    try:
+        backoff = Backoff(attempts=2, first_seconds=0.0)
+        assert retry(lambda: within(0.2, slow_at_first), "s3://b/x", backoff) == 2
+        assert calls[0].is_alive()
+    finally:
+        left.set()
+
+
+def test_within_its_time_an_operation_returns_and_raises_what_it_would():
+    error = KeyError("k")
+    with pytest.raises(KeyError) as caught:
+        within(60, lambda: (_ for _ in ()).throw(error))
+    assert caught.value is error
+    with pytest.raises(ConfigError, match="attempt_seconds"):
+        Backoff(attempt_seconds=0)
 
 
 def test_errors_of_the_engine_pass():

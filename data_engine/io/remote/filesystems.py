@@ -15,7 +15,7 @@ import fsspec
 
 from data_engine.core.errors import ConfigError, MissingExtraError
 from data_engine.core.redaction import public_uri
-from data_engine.io.retry import Backoff, Result, describe, retry, shown_cause
+from data_engine.io.retry import Backoff, Result, describe, retry, shown_cause, within
 
 S3 = frozenset({"s3", "s3a"})
 OBJECT_STORES = S3 | {"gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
@@ -73,7 +73,7 @@ class Remote:
 
     def ask(self, path: str, operation: Callable[[Any], Result]) -> Result:
         """Returns what `operation(fs)` returns, retried; raises what `io.retry.retry` raises."""
-        return retry(lambda: operation(self.fs), path, self.backoff)
+        return retry(lambda: within(self.backoff.attempt_seconds, lambda: operation(self.fs)), path, self.backoff)
 
     def size(self, path: str) -> int:
         """Returns the length of a file in bytes."""
@@ -109,7 +109,19 @@ def _open(uri: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         raise ConfigError(f"cannot open '{public_uri(uri)}': {describe(error)}") from shown_cause(error)
     if protocol in S3:
         fs.retries = 1
+        if fs.session is None:
+            fs.session, fs._session_is_owned = _session_without_expect(fs.kwargs), False  # not owned: never replaced
     return fs, root
+
+
+def _session_without_expect(settings: Mapping[str, Any]) -> Any:
+    """Returns a session whose uploads do not ask for leave: aiohttp waits for "100 Continue" without any time limit."""
+    from aiobotocore.session import AioSession
+    from botocore.handlers import add_expect_header
+
+    session = AioSession(**settings)
+    session.unregister("before-call.s3", add_expect_header)
+    return session
 
 
 def _with_defaults(protocol: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:

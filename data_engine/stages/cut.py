@@ -65,8 +65,10 @@ class CutConfig(Settings):
         merge_gap_seconds: Turns of one speaker are joined across silence up to this.
         min_overlap_seconds: A turn is cut where another speaker begins or ends to speak at the same time, for so long
             at least: the rest of it is speech of one person. Shorter overlaps stay inside; `overlap_ratio` counts them.
-        pad_seconds: Silence a segment takes in before and after, of a pause at most half; nobody's speech. A little
-            less where that makes the segment last whole frames of 40 ms, as the semantic codes count and DNSMOS shares.
+        pad_seconds: Silence a segment takes in before and after, of a pause at most half; nobody's speech. Segments
+            then last whole frames of 40 ms, as the semantic codes count and DNSMOS shares: the rest of a frame comes
+            off that silence or, where there is too little, off the ends of the speech, 20 ms of each at most and
+            nothing of words whose times are known.
         keep_transcribed_whole: A recording with a transcript, one speaker and speech of at most `max_seconds` from
             first to last sample stays one segment, so that its transcript stays true.
     """
@@ -106,7 +108,7 @@ class Cut:
         self._audio: ScratchAudio | None = None
         self.spec = StageSpec(
             name="cut",
-            version="4",
+            version="5",
             consumes=load_schema("recording").pick(*_CONSUMES),
             produces=load_schema("segment").pick(*_PRODUCES),
             shape="expand",
@@ -153,7 +155,8 @@ class Cut:
         text = recording["text"] if len(segments) == len(turns) == 1 else None
         pad = round(settings.pad_seconds * rate)
         frame = max(1, rate // _FRAMES_PER_SECOND)
-        segments = pad_segments(segments, turns, regions, pad, longest, recording["num_samples"], frame)
+        gives = None if len(words) else shortest
+        segments = pad_segments(segments, turns, regions, pad, longest, recording["num_samples"], frame, gives)
         rows = [_row(recording, s, text) | {"overlap_ratio": overlap_ratio(s, heard)} for s in segments]
         return rows, [t for t in turns if t.end - t.start < shortest]
 

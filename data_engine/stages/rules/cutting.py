@@ -187,16 +187,22 @@ def covered_share(span: Span, others: Spans) -> float:
     return float(np.maximum(last - np.maximum(first, reached), 0).sum() / (span[1] - span[0]))
 
 
-def whole_frames(padded: Spans, spoken: Spans, frame: int) -> Spans:
-    """Returns padded spans shortened to whole frames; one with too little padding for that is as it was.
+def whole_frames(padded: Spans, spoken: Spans, frame: int, shortest: int | None = None) -> Spans:
+    """Returns padded spans shortened to whole frames; one that cannot give so much is as it was.
 
     Args:
         padded: int64 [spans, 2].
-        spoken: What of each must stay, int64 [spans, 2].
+        spoken: What of each is not padding, int64 [spans, 2].
         frame: Samples of a frame.
+        shortest: Spans of so many samples also give what is spoken where padding is not enough, half of it at either
+            end; none does when not given.
     """
     before, behind = (spoken[:, 0] - padded[:, 0]).clip(0), (padded[:, 1] - spoken[:, 1]).clip(0)
-    excess = (padded[:, 1] - padded[:, 0]) % frame
-    excess = np.where(excess <= before + behind, excess, 0)
+    length = padded[:, 1] - padded[:, 0]
+    excess = length % frame
+    gives = (excess <= before + behind) | (length - excess >= (np.inf if shortest is None else max(shortest, 1)))
+    excess = np.where(gives, excess, 0)
     from_end = np.minimum(excess, behind)
-    return np.stack([padded[:, 0] + excess - from_end, padded[:, 1] - from_end], axis=1)
+    from_start = np.minimum(excess - from_end, before)
+    rest = excess - from_end - from_start
+    return np.stack([padded[:, 0] + from_start + rest // 2, padded[:, 1] - from_end - (rest + 1) // 2], axis=1)

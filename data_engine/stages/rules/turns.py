@@ -115,9 +115,9 @@ def cut_turns(
 
 def pad_segments(
     segments: Sequence[Turn], turns: Sequence[Turn], regions: Mapping[int, Sequence[Span]], pad: int, longest: int,
-    num_samples: int, frame: int = 1,
+    num_samples: int, frame: int = 1, shortest: int | None = None,
 ) -> list[Turn]:  # fmt: skip
-    """Returns the segments with silence before and after them, in whole frames where there is enough silence.
+    """Returns the segments with silence before and after them, in whole frames where they can give the rest.
 
     Two speakers who talk over each other for exactly the same samples give one segment, of the first of them: a
     segment is what its samples are.
@@ -130,6 +130,7 @@ def pad_segments(
         longest: Samples a segment may have.
         num_samples: Samples of the recording.
         frame: Samples of a frame.
+        shortest: As in `whole_frames`.
 
     Returns:
         Segments by channel and start.
@@ -145,7 +146,7 @@ def pad_segments(
         ]  # fmt: skip
         speech = as_spans([*map(tuple, mine.tolist()), *apart, *nobodys])
         padded = pad_spans(mine, speech, pad, longest, num_samples)
-        for start, end in whole_frames(padded, mine, frame).tolist():
+        for start, end in whole_frames(padded, mine, frame, shortest).tolist():
             widened.setdefault((channel, start, end), Turn(channel, start, end, speaker))
     return sorted(widened.values())
 

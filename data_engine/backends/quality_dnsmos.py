@@ -29,11 +29,10 @@ MODEL = Path(__file__).parent.parent / "assets" / "dnsmos"
 _WINDOW_SECONDS = 9.01
 _FRAME = 160
 _BLOCKS = 9
-_CONTEXT_FRAMES, _CONTEXT_ROWS = 8, 2
-"""Four 3x3 convolutions and one behind a pooling reach 6 frames; rows are 4 frames."""
-_EDGE_FRAMES = 16
-_BLOCK_ROWS, _ROW = 25, 640
-"""Rows of a block of one second, samples of a row."""
+_ROW_FRAMES, _EDGE_ROWS = 4, 2
+"""Four 3x3 convolutions and one behind a pooling reach 6 frames: so far zeros beyond the end of a window are heard."""
+_BLOCK_ROWS, _ROW, _ENDS = 25, 640, 24
+"""Rows of a block of one second, samples of a row, rows of a window that its ends may reach."""
 _TOGETHER = 3
 """Seconds: fewer hear more of their neighbours twice, more need more memory."""
 _BACK_CHUNK = 32
@@ -72,6 +71,19 @@ def window_starts(num_samples: int, max_windows: int | None = None, every_window
     return starts
 
 
+def telling_rows(period: int) -> int:
+    """Returns how many of the 225 rows of a window tell its score, where the sound repeats itself.
+
+    The back ends in a maximum over time: of the repetitions in the middle of a window one is as good as all. It pools
+    rows in pairs, so an odd number of rows repeats itself after two rounds; ends reach no further than 12 rows.
+
+    Args:
+        period: Rows after which the sound repeats itself; more than a window has: it does not.
+    """
+    step = period * (1 + period % 2)
+    return _BLOCKS * _BLOCK_ROWS - max(0, (_BLOCKS * _BLOCK_ROWS - _ENDS) // step - 1) * step
+
+
 def to_mos(raw: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Returns SIG, BAK, OVR on the MOS scale for the network's output, both [windows, 3]."""
     constant, linear, quadratic = _POLYNOMIALS.T
@@ -99,7 +111,7 @@ class Dnsmos:
     def __init__(self, model: str | None = None, max_windows: int | None = None, every_window: bool = False) -> None:
         self._folder = Path(model) if model else MODEL
         self._max_windows, self._every_window = max_windows, every_window
-        self._frames_at_once = 128
+        self._frames_at_once, self._context_frames = 128, _EDGE_ROWS * _ROW_FRAMES
         self._front: Any = None
         self._back: Any = None
 
@@ -127,7 +139,12 @@ class Dnsmos:
             session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
             return lambda array: session.run(None, {session.get_inputs()[0].name: array})[0]
 
-        self._front, self._back = network("front.onnx"), network("back.onnx")
+        whole, self._back = network("front.onnx"), network("back.onnx")
+
+        def front(waves: Floats, before: bool, after: bool) -> Floats:
+            return whole(waves)[:, :, before * _EDGE_ROWS :][:, :, : -_EDGE_ROWS if after else None]
+
+        self._front = front
 
     def score(self, waves: Sequence[Wave]) -> Floats:
         """Returns SIG, BAK and OVR, float32 [waves, 3]: means over the windows of each wave.
@@ -149,11 +166,13 @@ class Dnsmos:
         else:
             seconds = np.unique(starts[:, None] + np.arange(_BLOCKS))
             rows, first = self._rows_of(wave, seconds), np.searchsorted(seconds, starts) * _BLOCK_ROWS
+        _, kept, times = np.unique(first % len(rows), return_index=True, return_counts=True)  # repetitions are equal
+        starts, first = starts[kept], first[kept]
         parts = [
             self._mos(wave, starts[at : at + _BACK_CHUNK], rows, first[at : at + _BACK_CHUNK])
             for at in range(0, len(starts), _BACK_CHUNK)
         ]
-        mean: npt.NDArray[np.float64] = np.concatenate(parts).mean(axis=0)
+        mean: npt.NDArray[np.float64] = np.average(np.concatenate(parts), axis=0, weights=times)
         return mean
 
     def _rows_of(self, wave: Wave, seconds: Integers) -> Floats:
@@ -167,25 +186,35 @@ class Dnsmos:
 
     def _joined_rows(self, wave: Wave, starts: Integers, num_rows: int) -> Floats:
         """Returns the rows [pieces * num_rows, 32, 40] of pieces, computed with what is heard around each."""
-        frames = num_rows * _ROW // _FRAME + 2 * _CONTEXT_FRAMES
-        heard = self._rows(wave, starts - _CONTEXT_FRAMES * _FRAME, frames)[:, :, _CONTEXT_ROWS:-_CONTEXT_ROWS]
+        heard = self._rows(wave, starts, num_rows)
         return heard.transpose(0, 2, 1, 3).reshape(-1, heard.shape[1], heard.shape[3])
 
-    def _rows(self, wave: Wave, starts: Integers, num_frames: int) -> Floats:
-        """Returns the front's rows for pieces of the endlessly repeated wave, [pieces, 32, frames / 4, 40]."""
-        within, most = np.arange((num_frames + 1) * _FRAME), max(1, self._frames_at_once // num_frames)
+    def _rows(self, wave: Wave, starts: Integers, num_rows: int, before: bool = True, after: bool = True) -> Floats:
+        """Returns the front's rows for pieces of the endlessly repeated wave, [pieces, 32, num_rows, 40].
+
+        Args:
+            wave: float32 [samples].
+            starts: First sample of each piece.
+            num_rows: Of each piece.
+            before: Heard with the sound before it, else with zeros.
+            after: Likewise.
+        """
+        frames = num_rows * _ROW_FRAMES + self._context_frames * (before + after)
+        within = np.arange((frames + 1) * _FRAME) - before * self._context_frames * _FRAME
+        most = max(1, self._frames_at_once // frames)
         parts = [
-            self._front(wave[(starts[at : at + most, None] + within) % len(wave)]) for at in range(0, len(starts), most)
+            self._front(wave[(starts[at : at + most, None] + within) % len(wave)], before, after)
+            for at in range(0, len(starts), most)
         ]
         return np.concatenate(parts)
 
     def _mos(self, wave: Wave, starts: Integers, rows: Floats, first: Integers) -> npt.NDArray[np.float64]:
         """Returns the scores [windows, 3] of windows: 225 rows each from their first, with both ends computed again."""
-        around = (first[:, None] + np.arange(_BLOCKS * _BLOCK_ROWS)) % len(rows)
+        around = (first[:, None] + np.arange(telling_rows(len(rows)))) % len(rows)
         heard = np.ascontiguousarray(rows[around].transpose(0, 2, 1, 3))
-        left, right = starts * SAMPLE_RATE, starts * SAMPLE_RATE + WINDOW - (_EDGE_FRAMES + 1) * _FRAME
-        heard[:, :, :_CONTEXT_ROWS] = self._rows(wave, left, _EDGE_FRAMES)[:, :, :_CONTEXT_ROWS]
-        heard[:, :, -_CONTEXT_ROWS:] = self._rows(wave, right, _EDGE_FRAMES)[:, :, -_CONTEXT_ROWS:]
+        left, right = starts * SAMPLE_RATE, starts * SAMPLE_RATE + WINDOW - _FRAME - _EDGE_ROWS * _ROW
+        heard[:, :, :_EDGE_ROWS] = self._rows(wave, left, _EDGE_ROWS, before=False)
+        heard[:, :, -_EDGE_ROWS:] = self._rows(wave, right, _EDGE_ROWS, after=False)
         return to_mos(self._back(heard))
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ Precision = Literal["bfloat16", "float32"]
 _NEEDED_BY = "quality 'dnsmos-torch'"
 _FRAME, _BINS, _LEAST = 160, 161, 1e-12
 _FRONT = ("conv2d_1", "conv2d_2", "conv2d_3", "conv2d_4")
+_REACH = 6
+"""Frames that the front hears on either side: four convolutions and, behind a pooling, one."""
 _BACK = ("conv2d_5", "conv2d_6")
 _DENSE = ("dense", "dense_1", "dense_3")
 
@@ -44,6 +46,7 @@ class TorchDnsmos(Dnsmos):
     ) -> None:  # fmt: skip
         super().__init__(model, max_windows, every_window)
         self._device, self._precision, self._threads = device, precision, threads
+        self._context_frames = _REACH
         if device != "cpu":
             self._frames_at_once = 4096  # a graphics card wants much to do
 
@@ -106,8 +109,14 @@ class _Network:
     def _bias(self, weights: Any) -> Any:
         return weights.to(self._type)
 
-    def front(self, waves: Floats) -> Floats:
-        """Returns the rows [pieces, 32, rows, 40] of pieces of sound [pieces, samples]."""
+    def front(self, waves: Floats, before: bool, after: bool) -> Floats:
+        """Returns the rows [pieces, 32, rows, 40] of pieces of sound [pieces, samples].
+
+        Args:
+            waves: float32; what is only heard around a piece is dropped layer by layer.
+            before: The first 6 frames are such.
+            after: The last 6 are.
+        """
         torch = self._torch
         with torch.inference_mode():
             sound = torch.from_numpy(np.ascontiguousarray(waves)).to(self._place)
@@ -117,10 +126,11 @@ class _Network:
             coarse = level.to(self._type)
             fine = (level - coarse.float()).to(self._type)
             rows = torch.cat([coarse, fine, coarse], 1).contiguous(memory_format=torch.channels_last)
+            heard = slice(int(before), -1 if after else None)
             for name in ("conv2d", *_FRONT[:-1]):
-                rows = self._convolved(rows, name)
+                rows = self._convolved(rows, name)[:, :, heard]
             rows = torch.nn.functional.max_pool2d(rows, 2)
-            rows = torch.nn.functional.max_pool2d(self._convolved(rows, _FRONT[-1]), 2)
+            rows = torch.nn.functional.max_pool2d(self._convolved(rows, _FRONT[-1])[:, :, heard], 2)
             return self._array(rows)
 
     def back(self, rows: Floats) -> Floats:

@@ -59,7 +59,8 @@ class CutConfig(Settings):
     """Configuration of `cut`.
 
     Attributes:
-        min_seconds: Shorter turns are left out.
+        min_seconds: Shorter turns are left out. A multiple of 40 ms, else turns hardly longer cannot be shortened to
+            whole frames.
         max_seconds: Longer turns are split at their longest pause, and again, until no piece is longer; where there is
             no pause, at the quietest place of their sound.
         merge_gap_seconds: Turns of one speaker are joined across silence up to this.
@@ -73,7 +74,7 @@ class CutConfig(Settings):
             first to last sample stays one segment, so that its transcript stays true.
     """
 
-    min_seconds: float = Field(default=0.5, gt=0.0)
+    min_seconds: float = Field(default=0.52, gt=0.0)
     max_seconds: float = Field(default=30.0, gt=0.0)
     merge_gap_seconds: float = Field(default=0.5, ge=0.0)
     min_overlap_seconds: float = Field(default=0.1, gt=0.0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_engine.backends import quality_dnsmos
 from data_engine.backends.quality_dnsmos import MODEL, Dnsmos, to_mos, window_starts
 from data_engine.backends.quality_dnsmos_torch import TorchDnsmos
 from data_engine.core.errors import ConfigError
@@ -68,6 +69,15 @@ def test_scores_equal_the_published_script(dnsmos, whole_network, speech):
     ]  # whole rows, whose repetitions are equal
     expected = [published(clip, whole_network) for clip in clips]
     np.testing.assert_allclose(dnsmos.score(clips), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 13, 26, 37, 50, 75, 99])
+def test_repetitions_left_out_of_a_window_change_no_score(dnsmos, speech, monkeypatch, rows):
+    clip = speech[RATE * 12 :][: 640 * rows]
+    short = dnsmos.score([clip])
+    monkeypatch.setattr(quality_dnsmos, "telling_rows", lambda period: 225)
+    np.testing.assert_allclose(dnsmos.score([clip]), short, atol=1e-6)
+    assert short.min() > 0
 
 
 def test_scores_equal_the_speechmos_library(dnsmos, speech):

@@ -185,13 +185,13 @@ def test_a_short_turn_of_another_speaker_is_not_taken_in_either():
 def test_segments_last_whole_frames_of_silence_first_and_never_less_of_a_known_word():
     spoken = [(1, 2.013), (5, 5.999), (8, 8.517)]
     turns = seconds(*((*span, 0) for span in spoken))
-    rows, _ = cut(recording(turns, num_samples=10 * RATE), pad_seconds=0.1)
+    rows, _ = cut(recording(turns, num_samples=10 * RATE), pad_seconds=0.1, min_seconds=0.5)
     assert [row["num_samples"] % 640 for row in rows] == [0, 0, 0]
     assert all(a <= start and end <= b for (a, b), (start, end) in zip(spans(rows), spoken, strict=True))
-    rows, _ = cut(recording(turns, num_samples=10 * RATE))
+    rows, _ = cut(recording(turns, num_samples=10 * RATE), min_seconds=0.5)
     assert spans(rows) == [(1.0065, 2.0065), (5.0195, 5.9795), spoken[2]], "of the last one too little would be left"
     words = json.dumps({"words": [{"start": a, "end": b} for a, b in spoken]})
-    rows, _ = cut(recording(turns, num_samples=10 * RATE, attributes=words))
+    rows, _ = cut(recording(turns, num_samples=10 * RATE, attributes=words), min_seconds=0.5)
     assert spans(rows) == spoken
 
 

@@ -18,6 +18,7 @@ from data_engine.models.onnx_weights import short
 
 _LAYERS = (nn.Linear, nn.Conv1d)
 _SMALLEST = 1e-12
+_KERNEL_BITS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +57,24 @@ def rounded(values: Tensor) -> Tensor:
 
 
 def weight_scales(weights: Tensor, bits: int) -> Tensor:
-    """Returns the step of each output channel: its largest magnitude over 2 ** (bits - 1) - 1, [channels, 1, ...]."""
+    """Returns the step of each output channel, [channels, 1, ...].
+
+    Its largest magnitude over (2 ** bits - 1) / 2, as SSQL has it: of 2 bits all four levels are in use. Eight bits are
+    those of the kernels that will run them, whose largest magnitude is 127.
+    """
     largest = weights.detach().abs().amax(dim=tuple(range(1, weights.ndim)), keepdim=True)
-    steps: Tensor = largest / (2 ** (bits - 1) - 1)
+    steps: Tensor = largest / (127 if bits == _KERNEL_BITS else (2**bits - 1) / 2)
     return steps.clamp_min(_SMALLEST)
 
 
 def fake_weights(weights: Tensor, bits: int) -> Tensor:
-    """Returns weights [channels, ...] on the grid of so many bits, symmetric per channel: 2 bits are -1, 0 and 1."""
-    scales = weight_scales(weights, bits)
-    return rounded(weights / scales) * scales
+    """Returns weights [channels, ...] on the grid of so many bits, per channel: 2 bits are -2, -1, 0 and 1 steps.
+
+    The gradient is that of the weights themselves.
+    """
+    scales, half = weight_scales(weights, bits), 2 ** (bits - 1)
+    steps = weights / scales
+    return (steps + (torch.clamp(torch.round(steps), -half, half - 1) - steps).detach()) * scales
 
 
 def fake_activations(values: Tensor, bits: int, smallest: Tensor, largest: Tensor) -> Tensor:
@@ -122,6 +131,8 @@ class FakeQuantiser:
     def run(self, bits: Bits, ranges: Ranges | None, *inputs: Any) -> Any:
         """Returns what the module returns when every layer is rounded.
 
+        Running means of normalisations stay those of the passes in float, whose codes the rounded ones are to give.
+
         Args:
             bits: Of weights and activations.
             ranges: Of the inputs of the layers; their own minimum and maximum when not given.
@@ -136,8 +147,9 @@ class FakeQuantiser:
             f"{name}.weight" if name else "weight": fake_weights(layer.weight, self.bits_of(name, bits).weights)
             for name, layer in self._layers.items()
         }
+        statistics = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         try:
-            return torch.func.functional_call(self._module, weights, inputs)
+            return torch.func.functional_call(self._module, weights | statistics, inputs)
         finally:
             for handle in handles:
                 handle.remove()

@@ -54,13 +54,10 @@ class Projector(nn.Sequential):
 
 
 class Predictor(nn.Sequential):
-    """Two layers with a narrow middle; always in float."""
+    """Two layers as wide as the projection (SSQL's recipe for CIFAR); always in float."""
 
     def __init__(self, width: int) -> None:
-        hidden = width // 4
-        super().__init__(
-            nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, width)
-        )
+        super().__init__(nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, width))
 
 
 class Embedder(nn.Module):

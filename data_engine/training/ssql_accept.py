@@ -1,7 +1,7 @@
 """Checks SSQL against SimSiam on a small encoder: `python -m data_engine.training.ssql_accept --config FILE`.
 
-Both pre-train the same network for the same steps on the same crops. Then, at each bit width: how well a linear probe
-reads phones from the states, and how many k-means codes are the ones the float states have.
+Both pre-train the same network for the same steps on the same crops. Then, at each bit width: how well the linear probe
+of the float states reads phones from the states, and how many k-means codes are the ones the float states have.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from data_engine.core.config import Settings, read_yaml, validate
 from data_engine.models.codec_views import nearest
 from data_engine.models.fake_quant import Bits, FakeQuantiser, Plan, Ranges
 from data_engine.models.features import MelSettings, log_mel
-from data_engine.models.phones import TOKENS
 from data_engine.training.batches import Floats, Grid, frame_labels
 from data_engine.training.speech.waves import Part, load
 from data_engine.training.ssql import SelfSupervised, ssql_losses, view
@@ -49,7 +48,8 @@ class AcceptSettings(Settings):
         codes: Of k-means.
         rate: Peak rate of stochastic gradient descent.
         width: Of the projector.
-        seed: Of everything.
+        seed: Of everything; the first of them.
+        seeds: How many; one alone is a point or two up or down.
     """
 
     cache: Path
@@ -62,6 +62,7 @@ class AcceptSettings(Settings):
     rate: float = 0.05
     width: int = 256
     seed: int = 1
+    seeds: int = 3
 
 
 class SmallEncoder(nn.Module):
@@ -140,44 +141,42 @@ def states_of(encoder: SmallEncoder, mels: Sequence[Floats], bits: Bits | None, 
         return [quantiser.run(bits, ranges, row)[0].numpy() for row in rows]
 
 
-def probe_accuracy(train: tuple[Floats, Ints], test: tuple[Floats, Ints]) -> float:
-    """Returns the accuracy of a linear probe, ridge regression onto one-hot phones.
-
-    Args:
-        train: States [frames, channels] and phones.
-        test: The same.
-    """
-    centre, scale = train[0].mean(0), train[0].std(0) + 1e-6
-    x, y = (np.pad((states - centre) / scale, ((0, 0), (0, 1)), constant_values=1) for states in (train[0], test[0]))
-    square = x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1])
-    weights = np.linalg.solve(square, x.T @ np.eye(len(TOKENS))[train[1]])
-    return float(((y @ weights).argmax(1) == test[1]).mean())
-
-
 def figures_of(
     encoder: SmallEncoder, mels: list[Floats], labels: list[Ints], config: AcceptSettings
 ) -> dict[str, dict[str, float]]:
-    """Returns phone accuracy and share of equal codes at each bit width."""
+    """Returns phone accuracy and share of equal codes at each bit width.
+
+    Probe (softmax regression) and codebook are made for the float states and stay: what was built on an encoder in
+    float is to work on it in few bits.
+    """
     from sklearn.cluster import KMeans
+    from sklearn.linear_model import LogisticRegression
 
     kept = len(mels) * 4 // 5
     phones = np.concatenate(labels[:kept]), np.concatenate(labels[kept:])
-    found: dict[str, dict[str, float]] = {}
     ranges: Ranges = {}
-    states_of(encoder, mels[:kept], None, ranges)
-    codebook, reference = np.zeros((0, 0), np.float32), np.zeros(0, np.int64)
-    for bits in WIDTHS:
-        train, test = (
-            np.concatenate(states_of(encoder, part, bits, dict(ranges))) for part in (mels[:kept], mels[kept:])
-        )
-        if bits is None:
-            fitted = KMeans(config.codes, n_init=1, max_iter=30, random_state=config.seed).fit(train)
-            codebook = fitted.cluster_centers_.astype(np.float32)
-            reference = nearest(test, codebook)
-        agreement = float((nearest(test, codebook) == reference).mean())
-        accuracy = probe_accuracy((train, phones[0]), (test, phones[1]))
-        found[str(bits or "float")] = {"phones": round(accuracy, 4), "codes": round(agreement, 4)}
-    return found
+    states = np.concatenate(states_of(encoder, mels[:kept], None, ranges))
+    centre, scale = states.mean(0), states.std(0) + 1e-6
+    probe = LogisticRegression(C=0.1, max_iter=1000).fit((states - centre) / scale, phones[0])
+    fitted = KMeans(config.codes, n_init=1, max_iter=30, random_state=config.seed).fit(states)
+    codebook = fitted.cluster_centers_.astype(np.float32)
+    heard = {bits: np.concatenate(states_of(encoder, mels[kept:], bits, dict(ranges))) for bits in WIDTHS}
+    reference = nearest(heard[None], codebook)
+    return {
+        str(bits or "float"): {
+            "phones": round(float(probe.score((found - centre) / scale, phones[1])), 4),
+            "codes": round(float((nearest(found, codebook) == reference).mean()), 4),
+        }
+        for bits, found in heard.items()
+    }
+
+
+def mean_of(several: Sequence[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Returns the means of several `figures_of`."""
+    return {
+        bits: {name: round(float(np.mean([one[bits][name] for one in several])), 4) for name in several[0][bits]}
+        for bits in several[0]
+    }
 
 
 def shortfalls(plain: dict[str, dict[str, float]], ssql: dict[str, dict[str, float]]) -> list[str]:
@@ -196,16 +195,21 @@ def shortfalls(plain: dict[str, dict[str, float]], ssql: dict[str, dict[str, flo
 
 
 def accept(config: AcceptSettings) -> dict[str, object]:
-    """Returns the figures of both and of an untrained encoder, and what SSQL misses."""
+    """Returns the figures of both and of an untrained encoder, means over the seeds, and what SSQL misses."""
     torch.set_num_threads(1)
     mels, labels, neper = corpus(load(config.cache, [config.part])[0], config.utterances)
     train = mels[: len(mels) * 4 // 5]
-    plain = figures_of(pretrained(train, neper, config, False), mels, labels, config)
-    ssql = figures_of(pretrained(train, neper, config, True), mels, labels, config)
-    # Without this floor one cannot tell two pre-trainings that learned nothing from two that are equally good.
-    torch.manual_seed(config.seed)
-    untrained = figures_of(SmallEncoder().eval(), mels, labels, config)
-    return {"untrained": untrained, "simsiam": plain, "ssql": ssql, "missed": shortfalls(plain, ssql)}
+    found: dict[str, list[dict[str, dict[str, float]]]] = {"untrained": [], "simsiam": [], "ssql": []}
+    for seed in range(config.seed, config.seed + config.seeds):
+        one = config.model_copy(update={"seed": seed})
+        # Without this floor one cannot tell two pre-trainings that learned nothing from two that are equally good.
+        torch.manual_seed(seed)
+        encoders = {"untrained": SmallEncoder().eval(), "simsiam": pretrained(train, neper, one, False)}
+        encoders["ssql"] = pretrained(train, neper, one, True)
+        for name, encoder in encoders.items():
+            found[name].append(figures_of(encoder, mels, labels, one))
+    means = {name: mean_of(several) for name, several in found.items()}
+    return {**means, "seeds": found, "missed": shortfalls(means["simsiam"], means["ssql"])}
 
 
 def main() -> None:

@@ -66,9 +66,23 @@ def test_each_channel_of_weights_has_its_own_range():
     weights = torch.randn(4, 20) * torch.tensor([[0.01], [1.0], [10.0], [100.0]])
     for bits in (2, 4, 8):
         found = fake_weights(weights, bits)
-        steps = weights.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+        steps = weights.abs().amax(1, keepdim=True) / {2: 1.5, 4: 7.5, 8: 127}[bits]
         assert bool(((found - weights).abs() <= steps / 2 * 1.0001).all())
-        assert max(len(row.unique()) for row in found) <= 2**bits - 1
+        assert max(len(row.unique()) for row in found) <= 2**bits
+
+
+def test_two_bits_have_four_levels_of_which_zero_is_one():
+    found = fake_weights(torch.tensor([[-3.0, -1.4, -0.9, 0.9, 1.4, 3.0]]), 2)
+    assert found.tolist() == [[-4.0, -2.0, 0.0, 0.0, 2.0, 2.0]]
+
+
+def test_the_statistics_of_the_float_passes_stay():
+    layers = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    before = [buffer.clone() for buffer in layers.buffers()]
+    FakeQuantiser(layers, Plan()).run(Bits(2, 4), None, torch.randn(8, 4))
+    assert all(torch.equal(a, b) for a, b in zip(before, layers.buffers(), strict=True))
+    layers(torch.randn(8, 4))
+    assert not torch.equal(before[0], layers[1].running_mean)
 
 
 def test_passes_have_weights_of_2_to_8_bits_and_activations_of_4_to_8():

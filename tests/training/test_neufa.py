@@ -1,11 +1,8 @@
 """The training of NeuFA: labels where phones are, joined utterances, a loss that falls, a file that aligns."""
 
-import json
-
 import numpy as np
 import pytest
 
-from data_engine.backends.espeak_library import Utterance
 from data_engine.models.neufa_features import HOP, normalised_mel
 from data_engine.models.phones import PAUSE, TOKEN_IDS, TOKENS
 from data_engine.training.aligned_batches import (
@@ -18,43 +15,16 @@ from data_engine.training.aligned_batches import (
     joined,
     timed,
 )
-from data_engine.training.speech import teacher_espeak
 from data_engine.training.speech.augment import AugmentSettings
-from data_engine.training.speech.texts import Sentence
 from data_engine.training.speech.waves import Utterance as Said
 from data_engine.training.speech.waves import load
+from tests.training.conftest import TEXTS
 
 torch = pytest.importorskip("torch")
 
 from data_engine.models.neufa import NeuFA, attentions, export, turned  # noqa: E402
 from data_engine.training.loop import LoopSettings  # noqa: E402
 from data_engine.training.neufa import NeufaSettings, label_losses, off_diagonal, train  # noqa: E402
-
-TEXTS = ("the boat was waiting", "nobody knew his name", "good morning to you", "we went home early")
-
-
-def sentence(text):
-    return Sentence(text, "en", "test")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A corpus of four utterances as training reads it."""
-    folder = tmp_path_factory.mktemp("cache")
-    spoken = [teacher_espeak.speak(sentence(t), Utterance(t, "en-us", "m2", rate=200), 1.0, "train") for t in TEXTS]
-    waves = [np.rint(one.wave * 32767).astype(np.int16) for one in spoken]
-    counts, lengths = (np.array([len(part) for part in parts]) for parts in ([one.phones for one in spoken], waves))
-    zeros = np.zeros(len(spoken), np.int64)
-    (folder / "espeak").mkdir()
-    np.save(folder / "espeak" / "wave.npy", np.concatenate(waves))
-    (folder / "espeak" / "sources.json").write_text(json.dumps(["espeak-ng"]))
-    np.savez(
-        folder / "espeak" / "index.npz", start=np.cumsum(lengths) - lengths, length=lengths, speaker=zeros,
-        phone_start=np.cumsum(counts) - counts, phone_count=counts, timed=zeros + 1, source=zeros,
-        phones=np.array([TOKEN_IDS[phone.name] for one in spoken for phone in one.phones]),
-        ends=np.array([phone.end for one in spoken for phone in one.phones]),
-    )  # fmt: skip
-    return folder
 
 
 def settings(cache, output, **loop):

@@ -5,8 +5,9 @@
 The published network scores 9.01 s; scripts move it by 1 s and compute 98 % of it anew. It is convolutional in time
 up to a global maximum, so the cut is behind its second pooling: `front.onnx` turns samples of any length into
 feature rows of 40 ms, `back.onnx` turns the 225 rows of one window into three scores. Of the 64 channels of the second
-convolution, which has more than half of the work, 23 died in training: they are zero whatever one plays, and are left
-out. Weights are unchanged. Needs onnx, onnxruntime and the wheel `speechmos` (MIT); what it writes needs onnxruntime.
+convolution, which has more than half of the work, 23 died in training: they were zero for every sound tried (the model
+card tells which) and are left out. Weights are unchanged. Needs onnx, onnxruntime and the wheel `speechmos` (MIT); what
+it writes needs onnxruntime.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def free_length(model: Any) -> None:
 
 
 def probes(count: int) -> Iterator[npt.NDArray[np.float32]]:
-    """Yields sounds of a second that reach further than any recording.
+    """Yields sounds of a second that are rougher than recordings.
 
     By turns spectra whose every bin jumps by up to 120 dB, and noise whose level jumps with every 10 ms.
     """

@@ -50,6 +50,9 @@ class Plan:
 Ranges = dict[str, tuple[Tensor, Tensor]]
 """Layer to the smallest and the largest value of its input."""
 
+Moments = dict[str, Tensor]
+"""Buffer of a batch normalisation to the mean or variance of its latest input."""
+
 
 def rounded(values: Tensor) -> Tensor:
     """Returns the nearest integers, half to even; the gradient is that of the values themselves."""
@@ -108,6 +111,7 @@ class FakeQuantiser:
             name: layer for name, layer in module.named_modules()
             if isinstance(layer, _LAYERS) and name not in self._plan.untouched
         }  # fmt: skip
+        self._norms = {n: m for n, m in module.named_modules() if isinstance(m, nn.BatchNorm1d)}
 
     @property
     def layers(self) -> list[str]:
@@ -119,16 +123,18 @@ class FakeQuantiser:
         return self._plan.fixed.get(layer, bits)
 
     @contextmanager
-    def observing(self, ranges: Ranges) -> Iterator[None]:
-        """Widens `ranges` by the inputs of every layer while the module runs inside."""
+    def observing(self, ranges: Ranges, moments: Moments | None = None) -> Iterator[None]:
+        """Widens `ranges` by the inputs of every layer while the module runs inside, and sets `moments`."""
         handles = [layer.register_forward_pre_hook(_observer(name, ranges)) for name, layer in self._layers.items()]
+        if moments is not None:
+            handles += [m.register_forward_pre_hook(_moments_of(name, moments)) for name, m in self._norms.items()]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def run(self, bits: Bits, ranges: Ranges | None, *inputs: Any) -> Any:
+    def run(self, bits: Bits, ranges: Ranges | None, *inputs: Any, moments: Moments | None = None) -> Any:
         """Returns what the module returns when every layer is rounded.
 
         Running means of normalisations stay those of the passes in float, whose codes the rounded ones are to give.
@@ -137,6 +143,7 @@ class FakeQuantiser:
             bits: Of weights and activations.
             ranges: Of the inputs of the layers; their own minimum and maximum when not given.
             inputs: Of the module.
+            moments: That batch normalisations use; when not given, those of their own input while training.
         """
         rounding = {n: la for n, la in self._layers.items() if n not in self._plan.float_inputs}
         handles = [
@@ -148,9 +155,14 @@ class FakeQuantiser:
             for name, layer in self._layers.items()
         }
         statistics = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
+        training = [norm for norm in self._norms.values() if norm.training] if moments is not None else []
         try:
-            return torch.func.functional_call(self._module, weights | statistics, inputs)
+            for norm in training:
+                norm.eval()
+            return torch.func.functional_call(self._module, weights | statistics | (moments or {}), inputs)
         finally:
+            for norm in training:
+                norm.train()
             for handle in handles:
                 handle.remove()
 
@@ -160,6 +172,14 @@ def _observer(name: str, ranges: Ranges) -> Any:
         seen = inputs[0].detach().float().aminmax()
         smallest, largest = ranges.get(name, seen)
         ranges[name] = (torch.minimum(smallest, seen[0]), torch.maximum(largest, seen[1]))
+
+    return observe
+
+
+def _moments_of(name: str, moments: Moments) -> Any:
+    def observe(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].detach().float().transpose(0, 1).flatten(1)
+        moments[f"{name}.running_var"], moments[f"{name}.running_mean"] = torch.var_mean(values, 1, correction=0)
 
     return observe
 

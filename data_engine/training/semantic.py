@@ -114,10 +114,12 @@ class EncoderStates(nn.Module):
 
 
 def pretrain_encoder(encoder: SemanticEncoder, batches: Batches, config: SemanticSettings) -> None:
-    """Runs SSQL, or SimSiam, on the encoder; goes on from `ssql/state.pt` in the output folder."""
+    """Runs SSQL, or its plain method, on the encoder; goes on from `ssql/state.pt` in the output folder."""
     ends = tuple(f"encoder.blocks.{number}.narrow" for number in range(len(encoder.blocks)))
     size = encoder.norm.normalized_shape[0]
-    model = SelfSupervised(EncoderStates(encoder), size, config.pretrain.width, "encoder.first", ends)
+    model = SelfSupervised(
+        EncoderStates(encoder), size, config.pretrain.width, config.pretrain.momentum, "encoder.first", ends
+    )
 
     def draw(number: int) -> tuple[Tensor, Tensor, float]:
         batch = batches.batch(number)

@@ -1,27 +1,31 @@
 """SSQL (arXiv 2207.05432): self-supervised pre-training whose encoder also works with few bits.
 
-SimSiam (Chen and He 2021, arXiv 2011.10566) on frames: two augmented views of the same speech, the same frame of both
-is a pair. Each step runs the encoder in float, which gives the targets and the ranges of activations, and once more
-with weights of 2..8 and activations of 4..8 bits, drawn anew; one copy of the weights, mean of both losses.
+Two augmented views of the same speech; the same frame of both is a pair. The targets are those of a network that
+follows the trained one slowly, SSQL's variant on BYOL (Grill et al. 2020, arXiv 2006.07733), or of the trained one
+itself: SimSiam (Chen and He 2021, arXiv 2011.10566). Each step runs the encoder in float, which gives the ranges of
+activations, and once more with weights of 2..8 and activations of 4..8 bits, drawn anew; one copy of the weights, mean
+of both losses.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from data_engine.core.config import Settings
-from data_engine.models.fake_quant import Bits, FakeQuantiser, Plan, Ranges
+from data_engine.models.fake_quant import Bits, FakeQuantiser, Moments, Plan, Ranges
 from data_engine.training.loop import LoopSettings, Training
 
 WEIGHT_BITS, ACTIVATION_BITS = (2, 8), (4, 8)
-_PROJECTOR_WEIGHTS = 8
-
-Encode = Callable[[nn.Module, Tensor], Tensor]
+_GAIN, _NOISE = 3.0, 1.7
+"""Decibels: of a view at most, and the standard deviation of its noise in each band of each frame. Gains of 10 dB and
+noise that hides weak bands made encoders blind to what tells phones apart."""
 
 
 class PretrainSettings(Settings):
@@ -30,7 +34,8 @@ class PretrainSettings(Settings):
     Attributes:
         minutes: Processor minutes; 0 leaves it out.
         steps: Steps instead of minutes, for trainings that are to be compared.
-        quantised: SSQL; otherwise plain SimSiam.
+        quantised: SSQL; otherwise the plain method in float.
+        momentum: How much of itself the network that gives the targets keeps each step; 0 is SimSiam.
         rate: Peak learning rate of AdamW.
         width: Channels of projector and predictor.
     """
@@ -38,6 +43,7 @@ class PretrainSettings(Settings):
     minutes: float = 0.0
     steps: int = 0
     quantised: bool = True
+    momentum: float = Field(default=0.99, ge=0, lt=1)
     rate: float = 1e-3
     width: int = 512
 
@@ -92,24 +98,38 @@ class SelfSupervised(nn.Module):
         encoder: As in `Embedder`.
         size: Channels of its states.
         width: Of projector and predictor.
+        momentum: As in `PretrainSettings`.
         first: Name of the encoder's first layer, which keeps 8/8.
         float_inputs: Layers of the encoder whose input stays float: those that end a block.
     """
 
     def __init__(
-        self, encoder: nn.Module, size: int, width: int, first: str, float_inputs: tuple[str, ...] = ()
-    ) -> None:
+        self, encoder: nn.Module, size: int, width: int, momentum: float, first: str,
+        float_inputs: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self.embedder = Embedder(encoder, size, width)
         self.predictor = Predictor(width)
-        self._first, self._float_inputs = f"encoder.{first}", tuple(f"encoder.{name}" for name in float_inputs)
-
-    def quantiser(self, bits: Bits) -> FakeQuantiser:
-        """Returns what runs the embedder at so many bits; the projector's weights have 8."""
+        self.follower = copy.deepcopy(self.embedder).requires_grad_(False) if momentum else None
         projector = [f"projector.{n}" for n, m in self.embedder.projector.named_modules() if isinstance(m, nn.Linear)]
-        fixed = {name: Bits(_PROJECTOR_WEIGHTS, bits.activations) for name in projector}
-        plan = Plan(fixed | {self._first: Bits(8, 8)}, float_inputs=self._float_inputs)
-        return FakeQuantiser(self.embedder, plan)
+        inputs = [f"encoder.{name}" for name in float_inputs] + projector
+        plan = Plan({f"encoder.{first}": Bits(8, 8)} | dict.fromkeys(projector, Bits(8, 8)), float_inputs=inputs)
+        self.quantiser = FakeQuantiser(self.embedder, plan)
+        self._momentum = momentum
+
+    @torch.no_grad()
+    def targets(
+        self, views: tuple[Tensor, Tensor], inside: Tensor, projected: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns what predictions are compared with, [frames that count, width] of each view.
+
+        Those are the follower's projections, after it has moved; without one the given projections.
+        """
+        if self.follower is None:
+            return projected
+        for slow, quick in zip(self.follower.parameters(), self.embedder.parameters(), strict=True):
+            slow.lerp_(quick, 1 - self._momentum)
+        return self.follower(views[0], inside), self.follower(views[1], inside)
 
 
 def drawn_bits() -> Bits:
@@ -119,7 +139,7 @@ def drawn_bits() -> Bits:
 
 
 def similarity_loss(predicted: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
-    """Returns SimSiam's loss, the negative cosine of each view's prediction and the other's target, -1..1.
+    """Returns the negative cosine of each view's prediction and the other's target, -1..1 (SimSiam, eq. 1 and 2).
 
     Args:
         predicted: Of both views [frames, width].
@@ -135,23 +155,33 @@ def ssql_losses(
 ) -> dict[str, Tensor]:
     """Returns the losses of a step; their sum is SSQL's: half the float one and half the quantised one.
 
+    The quantised pass normalises with the moments of the float pass, as an encoder in use does, where SSQL's code takes
+    those of the quantised pass.
+
     Args:
         model: What is trained.
         views: Features [batch, frames, bands] of the same speech.
         inside: Which tokens count [batch, tokens].
-        quantised: SSQL; otherwise plain SimSiam.
+        quantised: SSQL; otherwise the plain method.
     """
-    ranges: Ranges = {}
     bits = drawn_bits()
-    quantiser = model.quantiser(bits)
-    with quantiser.observing(ranges):
-        z = model.embedder(views[0], inside), model.embedder(views[1], inside)
-    plain = similarity_loss((model.predictor(z[0]), model.predictor(z[1])), z)
+    ranges: Ranges = {}
+    moments: tuple[Moments, Moments] = {}, {}
+    z = _observed(model, ranges, moments[0], views[0], inside), _observed(model, ranges, moments[1], views[1], inside)
+    targets = model.targets(views, inside, z)
+    plain = similarity_loss((model.predictor(z[0]), model.predictor(z[1])), targets)
     if not quantised:
-        return {"simsiam": plain}
-    q = quantiser.run(bits, ranges, views[0], inside), quantiser.run(bits, ranges, views[1], inside)
-    rough = similarity_loss((model.predictor(q[0]), model.predictor(q[1])), z)
-    return {"simsiam": plain / 2, "ssql": rough / 2}
+        return {"plain": plain}
+    run = model.quantiser.run
+    q = run(bits, ranges, views[0], inside, moments=moments[0]), run(bits, ranges, views[1], inside, moments=moments[1])
+    rough = similarity_loss((model.predictor(q[0]), model.predictor(q[1])), targets)
+    return {"plain": plain / 2, "ssql": rough / 2}
+
+
+def _observed(model: SelfSupervised, ranges: Ranges, moments: Moments, view: Tensor, inside: Tensor) -> Tensor:
+    with model.quantiser.observing(ranges, moments):
+        projected: Tensor = model.embedder(view, inside)
+    return projected
 
 
 def view(features: Tensor, neper: float) -> Tensor:
@@ -162,11 +192,9 @@ def view(features: Tensor, neper: float) -> Tensor:
         neper: How much a feature grows when energy grows by a factor of e.
     """
     batch, _, bands = features.shape
-    loud = features.amax(dim=(1, 2), keepdim=True)
     decibel = neper * 0.2303
-    gain = (torch.rand(batch, 1, 1) - 0.5) * 20 * decibel
-    floor = loud - (15 + 35 * torch.rand(batch, 1, 1)) * decibel + 3 * decibel * torch.randn_like(features)
-    noisy = torch.logaddexp(features / neper, floor / neper) * neper + gain
+    gain = (2 * torch.rand(batch, 1, 1) - 1) * _GAIN * decibel
+    noisy = features + gain + _NOISE * decibel * torch.randn_like(features)
     width = bands // 10
     first = torch.randint(0, bands - width, (batch, 1, 1))
     band = torch.arange(bands)

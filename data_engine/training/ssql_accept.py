@@ -1,4 +1,4 @@
-"""Checks SSQL against SimSiam on a small encoder: `python -m data_engine.training.ssql_accept --config FILE`.
+"""Checks SSQL against its plain method on a small encoder: `python -m data_engine.training.ssql_accept --config FILE`.
 
 Both pre-train the same network for the same steps on the same crops. Then, at each bit width: how well the linear probe
 of the float states reads phones from the states, and how many k-means codes are the ones the float states have.
@@ -28,6 +28,8 @@ MEL = MelSettings(n_mels=40)
 CHANNELS, SUBSAMPLING = 96, 6
 GRID = Grid(lambda wave: log_mel(wave, MEL), 960, 80, SUBSAMPLING)
 """Token n is centred on mel frame 6 n."""
+FIRST, LAST = "layers.0", "layers.3"
+"""Layers of the small encoder: the first keeps 8/8, the last, the end of a block, takes its input in float."""
 
 WIDTHS = (None, Bits(8, 8), Bits(4, 4), Bits(3, 4), Bits(2, 4))
 """Float first."""
@@ -46,6 +48,7 @@ class AcceptSettings(Settings):
         batch: Crops of a step.
         crop: Mel frames of a crop, 10 ms each.
         codes: Of k-means.
+        momentum: As in `training.ssql.PretrainSettings`: BYOL, and SimSiam when 0.
         rate: Peak rate of stochastic gradient descent.
         width: Of the projector.
         seed: Of everything; the first of them.
@@ -59,14 +62,15 @@ class AcceptSettings(Settings):
     batch: int = 32
     crop: int = 120
     codes: int = 256
-    rate: float = 0.05
+    momentum: float = 0.99
+    rate: float = 1.0
     width: int = 256
     seed: int = 1
     seeds: int = 3
 
 
 class SmallEncoder(nn.Module):
-    """Four convolutions: 40 bands to 96 channels, a state every 60 ms.
+    """Four convolutions, the last two a residual block: 40 bands to 96 channels, a state every 60 ms.
 
     Args:
         channels: Of every layer.
@@ -83,10 +87,11 @@ class SmallEncoder(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Returns states [batch, (frames + 5) // 6, channels] of features [batch, frames, 40]."""
         hidden = features.transpose(1, 2)
-        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            hidden = norm(layer(hidden))
-            hidden = hidden if number == len(self.layers) - 1 else torch.relu(hidden)
-        return hidden.transpose(1, 2)
+        for layer, norm in zip(self.layers[:2], self.norms[:2], strict=True):
+            hidden = torch.relu(norm(layer(hidden)))
+        inner = torch.relu(self.norms[2](self.layers[2](hidden)))
+        states: Tensor = hidden + self.norms[3](self.layers[3](inner))
+        return states.transpose(1, 2)
 
 
 def corpus(part: Part, count: int) -> tuple[list[Floats], list[Ints], float]:
@@ -110,12 +115,11 @@ def crops(mels: Sequence[Floats], config: AcceptSettings, step: int) -> Tensor:
 
 
 def pretrained(mels: Sequence[Floats], neper: float, config: AcceptSettings, quantised: bool) -> SmallEncoder:
-    """Returns an encoder after all steps of SSQL or of SimSiam; `neper` as in `training.ssql.view`."""
+    """Returns an encoder after all steps of SSQL or of the plain method; `neper` as in `training.ssql.view`."""
     torch.manual_seed(config.seed)
     encoder = SmallEncoder()
-    last = f"layers.{len(encoder.layers) - 1}"
-    model = SelfSupervised(encoder, CHANNELS, config.width, "layers.0", (last,))
-    optimizer = torch.optim.SGD(model.parameters(), config.rate, momentum=0.9, weight_decay=1e-4)
+    model = SelfSupervised(encoder, CHANNELS, config.width, config.momentum, FIRST, (LAST,))
+    optimizer = torch.optim.SGD(model.parameters(), config.rate, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     for step in range(config.steps):
         torch.manual_seed(config.seed * 1_000_003 + step)
@@ -130,9 +134,8 @@ def pretrained(mels: Sequence[Floats], neper: float, config: AcceptSettings, qua
 
 
 def states_of(encoder: SmallEncoder, mels: Sequence[Floats], bits: Bits | None, ranges: Ranges) -> list[Floats]:
-    """Returns the states of each utterance, rounded as SSQL rounds: first layer 8/8, last one with float input."""
-    last = f"layers.{len(encoder.layers) - 1}"
-    quantiser = FakeQuantiser(encoder, Plan({"layers.0": Bits(8, 8)}, float_inputs=(last,)))
+    """Returns the states of each utterance, rounded as SSQL rounds."""
+    quantiser = FakeQuantiser(encoder, Plan({FIRST: Bits(8, 8)}, float_inputs=(LAST,)))
     rows = [torch.from_numpy(mel)[None] for mel in mels]
     with torch.inference_mode():
         if bits is None:
@@ -199,17 +202,17 @@ def accept(config: AcceptSettings) -> dict[str, object]:
     torch.set_num_threads(1)
     mels, labels, neper = corpus(load(config.cache, [config.part])[0], config.utterances)
     train = mels[: len(mels) * 4 // 5]
-    found: dict[str, list[dict[str, dict[str, float]]]] = {"untrained": [], "simsiam": [], "ssql": []}
+    found: dict[str, list[dict[str, dict[str, float]]]] = {"untrained": [], "plain": [], "ssql": []}
     for seed in range(config.seed, config.seed + config.seeds):
         one = config.model_copy(update={"seed": seed})
         # Without this floor one cannot tell two pre-trainings that learned nothing from two that are equally good.
         torch.manual_seed(seed)
-        encoders = {"untrained": SmallEncoder().eval(), "simsiam": pretrained(train, neper, one, False)}
+        encoders = {"untrained": SmallEncoder().eval(), "plain": pretrained(train, neper, one, False)}
         encoders["ssql"] = pretrained(train, neper, one, True)
         for name, encoder in encoders.items():
             found[name].append(figures_of(encoder, mels, labels, one))
     means = {name: mean_of(several) for name, several in found.items()}
-    return {**means, "seeds": found, "missed": shortfalls(means["simsiam"], means["ssql"])}
+    return {**means, "seeds": found, "missed": shortfalls(means["plain"], means["ssql"])}
 
 
 def main() -> None:

@@ -35,9 +35,9 @@ class TinyEncoder(torch.nn.Module):
         return self.last(torch.relu(self.first(features.transpose(1, 2))).transpose(1, 2))
 
 
-def tiny_model():
+def tiny_model(momentum=0.9):
     torch.manual_seed(0)
-    return SelfSupervised(TinyEncoder(), 8, 16, "first", ("last",))
+    return SelfSupervised(TinyEncoder(), 8, 16, momentum, "first", ("last",))
 
 
 def draw(step):
@@ -85,6 +85,23 @@ def test_the_statistics_of_the_float_passes_stay():
     assert not torch.equal(before[0], layers[1].running_mean)
 
 
+def test_a_rounded_pass_normalises_with_the_moments_of_the_float_pass():
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv1d(4, 3, 1), torch.nn.BatchNorm1d(3))
+    quantiser = FakeQuantiser(layers, Plan(float_inputs=("0",)))
+    features = torch.randn(8, 4, 5)
+    moments = {}
+    with quantiser.observing({}, moments):
+        plain = layers(features)
+    rounded = quantiser.run(Bits(8, 8), None, features, moments=moments)
+    assert rounded.detach() == pytest.approx(plain.detach(), abs=0.05)
+    spread = float(plain.detach().std())
+    twice = quantiser.run(Bits(8, 8), None, 2 * features, moments=moments).detach()
+    assert float(twice.std()) == pytest.approx(2 * spread, rel=0.05)
+    own = quantiser.run(Bits(8, 8), None, 2 * features).detach()
+    assert float(own.std()) == pytest.approx(spread, rel=0.05)
+
+
 def test_passes_have_weights_of_2_to_8_bits_and_activations_of_4_to_8():
     torch.manual_seed(0)
     drawn = [drawn_bits() for _ in range(400)]
@@ -92,13 +109,23 @@ def test_passes_have_weights_of_2_to_8_bits_and_activations_of_4_to_8():
     assert {bits.activations for bits in drawn} == set(range(4, 9))
 
 
-def test_the_first_layer_and_the_projector_keep_eight_bits():
-    quantiser = tiny_model().quantiser(Bits(2, 4))
+def test_the_first_layer_and_the_weights_of_the_projector_keep_eight_bits():
+    quantiser = tiny_model().quantiser
     found = {name: str(quantiser.bits_of(name, Bits(2, 4))) for name in quantiser.layers}
     assert found == {
-        "encoder.first": "8w8a", "encoder.last": "2w4a",
-        "projector.0": "8w4a", "projector.3": "8w4a", "projector.6": "8w4a",
+        "encoder.first": "8w8a", "encoder.last": "2w4a", "projector.0": "8w8a", "projector.3": "8w8a",
+        "projector.6": "8w8a",
     }  # fmt: skip
+
+
+def test_inputs_of_the_projector_and_of_what_ends_a_block_stay_float():
+    model = tiny_model()
+    features, inside, _ = draw(0)
+    seen = {}
+    for name, layer in model.embedder.named_modules():
+        layer.register_forward_hook(lambda layer, inputs, output, name=name: seen.update({name: inputs[0].unique()}))
+    model.quantiser.run(Bits(4, 4), None, features, inside)
+    assert all(len(seen[name]) > 2**4 for name in ("encoder.last", "projector.0", "projector.3", "projector.6"))
 
 
 def test_a_layer_is_rounded_as_onnxruntime_rounds_it(tmp_path):
@@ -137,7 +164,11 @@ def test_running_rounded_leaves_the_network_as_it_is():
     model = tiny_model()
     features, inside, _ = draw(0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    model.quantiser(Bits(2, 4)).run(Bits(2, 4), None, features, inside)
+    moments = {}
+    with model.quantiser.observing({}, moments):
+        model.embedder(features, inside)
+    model.quantiser.run(Bits(2, 4), None, features, inside, moments=moments)
+    assert model.embedder.projector[1].training
     assert all(torch.equal(before[name], value) for name, value in model.named_parameters())
     assert not model.embedder.encoder.first._forward_pre_hooks
 
@@ -151,23 +182,47 @@ def test_targets_are_constants_for_both_losses():
     assert float(similarity_loss((target, target), (target, target)).detach()) == pytest.approx(-1)
 
 
-def test_ssql_is_the_mean_of_the_float_loss_and_the_rounded_one():
-    model = tiny_model()
-    features, inside, _ = draw(3)
-    torch.manual_seed(5)
-    plain = ssql_losses(model, (features, features), inside, False)
-    torch.manual_seed(5)
-    both = ssql_losses(model, (features, features), inside, True)
-    assert float(both["simsiam"]) == pytest.approx(float(plain["simsiam"]) / 2, abs=1e-5)
-    assert list(both) == ["simsiam", "ssql"]
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_ssql_is_the_mean_of_the_float_loss_and_the_rounded_one(momentum):
+    def losses(quantised):
+        model = tiny_model(momentum)
+        features, inside, _ = draw(3)
+        torch.manual_seed(5)
+        found = ssql_losses(model, (features, features), inside, quantised)
+        return {name: float(loss.detach()) for name, loss in found.items()}
+
+    plain, both = losses(False), losses(True)
+    assert both["plain"] == pytest.approx(plain["plain"] / 2, abs=1e-5)
+    assert list(both) == ["plain", "ssql"]
 
 
-def test_a_view_is_louder_or_softer_noisy_and_has_a_masked_band_of_a_tenth():
+def test_targets_come_from_a_network_that_follows_without_gradients():
+    model = tiny_model(0.9)
+    features, inside, _ = draw(1)
+    views = features, features + 1
+    start = model.follower.encoder.last.weight.clone()
+    with torch.no_grad():
+        model.embedder.encoder.last.weight += 1
+    ssql_losses(model, views, inside, True)["plain"].backward()
+    assert model.follower.encoder.last.weight == pytest.approx(start + 0.1, abs=1e-6)
+    assert all(weight.grad is None for weight in model.follower.parameters())
+    projected = model.embedder(views[0], inside), model.embedder(views[1], inside)
+    assert not torch.equal(model.targets(views, inside, projected)[0], projected[0])
+    assert tiny_model(0.0).targets(views, inside, projected) is projected
+
+
+def test_a_view_is_at_most_3_db_louder_or_softer_noisy_and_has_a_masked_band_of_a_tenth():
     torch.manual_seed(1)
-    features = torch.randn(1, 50, 40)
+    features = torch.randn(64, 50, 40)
+    decibel = 0.4 * 0.2303
     seen = view(features, 0.4)
     assert seen.shape == features.shape
-    assert int((seen.std(1)[0] < 1e-6).sum()) == 4
+    masked = seen.std(1) < 1e-6
+    assert masked.sum(1).tolist() == [4] * 64
+    moved = (seen - features).median(1).values[~masked].reshape(64, 36)
+    gains = moved.median(1).values / decibel
+    assert float(gains.abs().max()) == pytest.approx(3, abs=0.5)
+    assert float((seen - features).std(1)[~masked].mean() / decibel) == pytest.approx(1.7, abs=0.1)
 
 
 def test_a_stopped_pretraining_goes_on_with_the_steps_it_would_have_made(tmp_path):

@@ -15,14 +15,14 @@ def test_the_same_four_utterances_give_the_same_figures(cache):
     settings = AcceptSettings(cache=cache, utterances=4, steps=3, batch=4, crop=40, codes=8, width=16, seeds=2)
     found = accept(settings)
     assert found == accept(settings)
-    for name in ("untrained", "simsiam", "ssql"):
+    for name in ("untrained", "plain", "ssql"):
         assert tuple(found[name]) == WIDTHS
         assert found[name]["float"]["codes"] == 1.0
         assert found[name] == mean_of(found["seeds"][name])
         assert all(0 <= value <= 1 for figures in found[name].values() for value in figures.values())
     assert found["seeds"]["ssql"][0] != found["seeds"]["ssql"][1]
-    assert found["ssql"] != found["simsiam"] != found["untrained"]
-    assert found["missed"] == shortfalls(found["simsiam"], found["ssql"])
+    assert found["ssql"] != found["plain"] != found["untrained"]
+    assert found["missed"] == shortfalls(found["plain"], found["ssql"])
 
 
 def test_what_is_better_by_enough_passes_and_every_shortfall_is_named():

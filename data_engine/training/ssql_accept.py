@@ -52,7 +52,7 @@ class AcceptSettings(Settings):
         rate: Peak rate of stochastic gradient descent.
         width: Of the projector.
         seed: Of everything; the first of them.
-        seeds: How many; one alone is a point or two up or down.
+        seeds: How many; what one alone gains is several points up or down.
     """
 
     cache: Path
@@ -66,7 +66,7 @@ class AcceptSettings(Settings):
     rate: float = 1.0
     width: int = 256
     seed: int = 1
-    seeds: int = 3
+    seeds: int = 9
 
 
 class SmallEncoder(nn.Module):

@@ -39,12 +39,10 @@ class Plan:
     Attributes:
         fixed: Layer to its own bits.
         float_inputs: Layers whose input is not rounded.
-        untouched: Layers that stay in float altogether.
     """
 
     fixed: Mapping[str, Bits] = field(default_factory=dict)
     float_inputs: Collection[str] = ()
-    untouched: Collection[str] = ()
 
 
 Ranges = dict[str, tuple[Tensor, Tensor]]
@@ -107,10 +105,7 @@ class FakeQuantiser:
 
     def __init__(self, module: nn.Module, plan: Plan | None = None) -> None:
         self._module, self._plan = module, plan or Plan()
-        self._layers = {
-            name: layer for name, layer in module.named_modules()
-            if isinstance(layer, _LAYERS) and name not in self._plan.untouched
-        }  # fmt: skip
+        self._layers = {n: layer for n, layer in module.named_modules() if isinstance(layer, _LAYERS)}
         self._norms = {n: m for n, m in module.named_modules() if isinstance(m, nn.BatchNorm1d)}
 
     @property

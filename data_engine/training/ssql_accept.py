@@ -217,7 +217,7 @@ def accept(config: AcceptSettings) -> dict[str, object]:
 
 def main() -> None:
     """Prints the figures; exits with 1 when the acceptance is missed."""
-    parser = argparse.ArgumentParser(description="Checks SSQL against SimSiam.")
+    parser = argparse.ArgumentParser(description="Checks SSQL against the same training in float.")
     parser.add_argument("--config", type=Path, required=True)
     arguments = parser.parse_args()
     found = accept(validate(AcceptSettings, read_yaml(arguments.config), str(arguments.config)))

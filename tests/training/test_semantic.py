@@ -31,8 +31,9 @@ def losses(folder):
         return list(csv.DictReader(file))
 
 
-def test_ssql_runs_before_the_training_and_once(cache, tmp_path):
+def test_ssql_runs_once_and_the_training_goes_on_from_its_encoder(cache, tmp_path):
     config = settings(cache, tmp_path, steps=3, width=32)
+    config = config.model_copy(update={"loop": LOOP.model_copy(update={"rate": 0.0})})
     for _ in range(2):
         train(config)
         logged = losses(tmp_path / "ssql")
@@ -40,6 +41,9 @@ def test_ssql_runs_before_the_training_and_once(cache, tmp_path):
         assert all(-0.5 <= float(row[name]) <= 0.5 for row in logged for name in ("plain", "ssql"))
         assert len(losses(tmp_path)) == 2
     assert (tmp_path / "speech_tokenizer_v1.onnx").is_file()
+    saved, trained = (torch.load(folder / "state.pt")["model"] for folder in (tmp_path / "ssql", tmp_path))
+    assert torch.equal(trained["encoder.first.weight"], saved["embedder.encoder.encoder.first.weight"])
+    assert not torch.equal(trained["encoder.first.weight"], saved["follower.encoder.encoder.first.weight"])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
